@@ -1,0 +1,230 @@
+"""The command line: `empapers` or `python -m common`. Bad input ends in one line on stderr and exit status 2."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import os
+import re
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Literal
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes would bury our own lines
+
+import tyro
+
+from .papers import paper, papers
+
+USAGE = """usage: empapers COMMAND ...
+
+  papers                                list the papers that exist
+  demo [--input FILE] [--out DIR]       restore sample micrographs with every paper and write a report
+  train PAPER [--preset P] --out RUN    train; every number of the paper is a flag
+  evaluate PAPER --out DIR              measure; results.json, tables, figures
+  restore PAPER IN... --out DIR         restore micrographs, calibration kept
+  export PAPER --format F --out PATH    SavedModel or ONNX, raw intensities in and out
+
+empapers COMMAND --help, or empapers train PAPER --help, say more."""
+
+
+class UsageError(ValueError):
+    """The command line itself is wrong."""
+
+
+def parse(function, arguments: list[str], prog: str):
+    """Call `function` with its parameters taken from flags; wrong flags become a UsageError of one line."""
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            call = tyro.cli(_deferred(function), args=arguments, prog=prog)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        lines = [re.sub(r"[╭╮╰╯│─]+", " ", line).strip() for line in printed.getvalue().splitlines()]
+        text = " ".join(line for line in lines if line).split(" For full helptext")[0].removeprefix("Parsing error").strip()
+        raise UsageError(f"{re.sub(' +', ' ', text)} (see {prog} --help)") from None
+    return call()
+
+
+def _deferred(function):
+    """The same signature, but it returns the call instead of making it: errors of parsing and of running must not mix."""
+
+    def defer(*args, **kwargs):
+        return lambda: function(*args, **kwargs)
+
+    defer.__signature__, defer.__doc__, defer.__name__ = inspect.signature(function, eval_str=True), function.__doc__, function.__name__
+    defer.__annotations__ = {n: p.annotation for n, p in defer.__signature__.parameters.items()}
+    return defer
+
+
+def with_config(function, config):
+    """A training function with `config`'s fields as flags of their own, its values as defaults, and without what no flag can say."""
+    signature = inspect.signature(function, eval_str=True)
+    parameters = []
+    for name, parameter in signature.parameters.items():
+        if name == "config":
+            parameter = parameter.replace(annotation=Annotated[type(config), tyro.conf.arg(name="")], default=config, kind=parameter.KEYWORD_ONLY)
+        elif name != "strategy":
+            parameter = parameter.replace(kind=parameter.KEYWORD_ONLY)
+        else:
+            continue
+        parameters.append(parameter)
+
+    def call(**kwargs):
+        return function(**kwargs)
+
+    call.__signature__, call.__doc__, call.__name__ = signature.replace(parameters=parameters), function.__doc__, function.__name__
+    return call
+
+
+def take_paper(arguments: list[str], prog: str):
+    """The paper named first among the arguments, and the rest."""
+    if not arguments or arguments[0].startswith("-"):
+        raise UsageError(f"name a paper first: {prog} PAPER ...; known are {', '.join(papers())}")
+    return paper(arguments[0]), arguments[1:]
+
+
+# --- Commands ---
+
+
+def papers_command(arguments: list[str]) -> None:
+    for name, entry in papers().items():
+        print(f"{name:16}x{entry.scale or 's'}  {entry.title}  [{entry.citation}]")
+
+
+def train_command(arguments: list[str]) -> None:
+    chosen, rest = take_paper(arguments, "empapers train")
+    preset = "small"
+    for k, word in enumerate(rest):
+        if word == "--preset" or word.startswith("--preset="):
+            preset = word.partition("=")[2] or (rest[k + 1] if k + 1 < len(rest) else "")
+            rest = rest[:k] + rest[k + (1 if "=" in word else 2) :]
+            break
+    if preset not in chosen.presets:
+        raise UsageError(f"unknown preset {preset!r} of {chosen.name}; known are {', '.join(chosen.presets)}")
+    function = with_config(inspect.unwrap(chosen.train), chosen.presets[preset])
+    parse(function, rest, f"empapers train {chosen.name}")
+
+
+def evaluate_command(arguments: list[str]) -> None:
+    chosen, rest = take_paper(arguments, "empapers evaluate")
+    items = parse(inspect.unwrap(chosen.evaluate), rest, f"empapers evaluate {chosen.name}")
+    for name, entry in items.items():
+        print(f"{name}: {entry['value']:.4g} {entry['unit']}")
+
+
+def restore_command(arguments: list[str]) -> None:
+    chosen, rest = take_paper(arguments, "empapers restore")
+
+    def restore_files(
+        files: tyro.conf.Positional[tuple[Path, ...]],
+        out: Path,
+        weights: str = "small",
+        frame: int | None = None,
+        step: int | None = None,
+        tile: int | None = None,
+        exact: bool = False,
+        precision: str = "float32",
+    ) -> None:
+        """Restore micrographs (files, or folders of them) into a folder: TIFF with calibration, PNG for PNG and JPEG input.
+
+        Args:
+            files: micrographs, or folders of micrographs.
+            out: folder for the results, made if missing; existing results are replaced.
+            weights: a shipped name, a .weights.h5 file or a run folder.
+            frame: which image of a stack, from 0.
+            step: scan step, for papers that supersample.
+            tile: side of a tile in input pixels.
+            exact: make tiles equal the whole image, where that is possible.
+            precision: float32, mixed_bfloat16, mixed_float16 or auto.
+        """
+        from .data import image_files
+        from .micrograph import load_micrograph, save_micrograph
+        from .restoring import restore
+
+        if not files:
+            raise UsageError("name at least one micrograph to restore")
+        inputs = [f for path in files for f in (image_files(path) if path.is_dir() else [path])]
+        out.mkdir(parents=True, exist_ok=True)
+        failures = []
+        for path in inputs:
+            try:
+                micrograph = load_micrograph(path, frame=frame)
+                restored = restore(micrograph, chosen, weights=weights, step=step, tile=tile, exact=exact, precision=precision, progress=True)
+                target = save_micrograph(out / f"{path.stem}_{chosen.name}{'.png' if path.suffix.lower() in ('.png', '.jpg', '.jpeg') else '.tif'}", restored)
+            except (ValueError, OSError) as error:
+                failures.append(error)
+                if len(inputs) > 1:
+                    print(f"empapers: {first_line(error)}", file=sys.stderr)
+                continue
+            size = "no pixel size" if restored.pixel_size is None else f"{restored.pixel_size:.6g} nm/px"
+            print(f"{path} {micrograph.data.shape} {micrograph.data.dtype} -> {target} {restored.data.shape} {size}")
+        if failures:
+            raise failures[0] if len(inputs) == 1 else ValueError(f"{len(failures)} of {len(inputs)} files could not be restored")
+
+    parse(restore_files, rest, f"empapers restore {chosen.name}")
+
+
+def export_command(arguments: list[str]) -> None:
+    chosen, rest = take_paper(arguments, "empapers export")
+
+    def export_model(format: Literal["savedmodel", "onnx"], out: Path, weights: str = "small") -> None:
+        """Export the whole way from raw intensities to raw intensities, float32, any height and width.
+
+        Args:
+            format: savedmodel (a folder) or onnx (a file).
+            out: where to write; must not exist.
+            weights: a shipped name, a .weights.h5 file or a run folder.
+        """
+        from .export import TOLERANCE, export
+
+        print(f"done: {export(chosen, format, out, weights)} (checked against the network to {TOLERANCE:g} of the range)")
+
+    parse(export_model, rest, f"empapers export {chosen.name}")
+
+
+def demo_command(arguments: list[str]) -> None:
+    from .demo import demo
+
+    parse(demo, arguments, "empapers demo")
+
+
+COMMANDS = {
+    "papers": papers_command,
+    "demo": demo_command,
+    "train": train_command,
+    "evaluate": evaluate_command,
+    "restore": restore_command,
+    "export": export_command,
+}
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if arguments else 2
+    warnings.showwarning = lambda message, *rest, **more: print(f"empapers: warning: {first_line(message)}", file=sys.stderr)
+    try:
+        if arguments[0] not in COMMANDS:
+            raise UsageError(f"unknown command {arguments[0]!r}; known are {', '.join(COMMANDS)}")
+        COMMANDS[arguments[0]](arguments[1:])
+    except KeyboardInterrupt:
+        print("empapers: interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        print(f"empapers: {first_line(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

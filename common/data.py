@@ -1,0 +1,125 @@
+"""From numbered examples to tf.data batches, and image sources that training draws from.
+
+The rule that everything rests on: example i is a pure function of (seed, i). A run is therefore resumed by a number, and worker w of n takes i = w (mod n).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from .micrograph import load_micrograph
+
+IMAGE_SUFFIXES = {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".h5", ".hdf5", ".dm3", ".dm4", ".emd", ".ser", ".mrc", ".hspy"}
+
+
+def example_rng(seed: int, index: int, stream: str = "train") -> np.random.Generator:
+    """The generator of example `index`; streams (training, validation, a second batch of the same step) are independent of each other."""
+    return np.random.default_rng((seed, index, *stream.encode()))
+
+
+def batches(
+    example: Callable[[int], tuple[np.ndarray, ...]],
+    shapes: Sequence[tuple[int, ...]],
+    batch: int,
+    start: int = 0,
+    worker: int = 0,
+    workers: int = 1,
+):
+    """An endless tf.data.Dataset of float32 batches of `example(i)` for i = start, start + 1, ... (only i = worker mod workers).
+
+    example: index -> arrays of the given shapes, a pure function; it runs in threads, so it must not write to shared state.
+    start: the first index; a run resumed at step s starts at s * batch.
+    """
+    import tensorflow as tf
+
+    cv2.setNumThreads(1)  # examples run in parallel already; OpenCV's own threads would fight the training step for cores
+
+    def one(index):
+        return tuple(np.ascontiguousarray(a, np.float32) for a in example(int(index)))
+
+    def load(index):
+        arrays = tf.numpy_function(one, [index], [tf.float32] * len(shapes))
+        return tuple(tf.ensure_shape(a, s) for a, s in zip(arrays, shapes, strict=True))
+
+    indices = tf.data.Dataset.range(start + worker, np.iinfo(np.int64).max, workers)
+    return indices.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).batch(batch, drop_remainder=True).prefetch(4)
+
+
+def intensity_range(images):
+    """Black and white of each image: its 0.1 and 99.9 % quantiles over 256 x 256 evenly spaced pixels.
+
+    images: (batch, height, width, 1) float32, finite. Returns (batch, 1, 1, 2) float32. Quantiles rather than extremes, because one hot pixel must not darken
+    the rest; evenly spaced pixels, because an exported graph must not sort 67 million of them. A constant image of value v gives (v, v + 1).
+    """
+    from keras import ops
+
+    images = ops.cast(images, "float32")
+    for axis in (1, 2):
+        images = ops.take(images, ops.arange(256) * ops.shape(images)[axis] // 256, axis=axis)
+    values = ops.sort(ops.reshape(images, (-1, 256 * 256)), axis=-1)
+    low, high = values[:, 65:66], values[:, 65470:65471]
+    return ops.reshape(ops.concatenate([low, ops.where(high > low, high, low + 1)], axis=-1), (-1, 1, 1, 2))
+
+
+def to_unit_range(images, state):
+    """(x - black) / (white - black), with `state` from `intensity_range`; pixels beyond black and white lie outside [0, 1]."""
+    return (images - state[..., :1]) / (state[..., 1:] - state[..., :1])
+
+
+def from_unit_range(images, state):
+    """The inverse of `to_unit_range`."""
+    return images * (state[..., 1:] - state[..., :1]) + state[..., :1]
+
+
+def image_files(folder: str | Path) -> list[Path]:
+    """The image files in a folder, sorted by name. ValueError if there is none, NotADirectoryError if it is no folder."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is not a folder; give a folder of images")
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise ValueError(f"{folder} holds no image; expected files such as .tif, .png or .dm4")
+    return files
+
+
+def folder_images(folder: str | Path, smallest: int) -> list[np.ndarray]:
+    """All images of a folder as (height, width) float32 in [0, 1] by `intensity_range`; those with a side below `smallest` are reflected up to it."""
+    images = []
+    for path in image_files(folder):
+        data = load_micrograph(path).data.astype(np.float32)
+        data = np.where(np.isfinite(data), data, np.median(data[np.isfinite(data)]))[None, ..., None]
+        image = np.clip(to_unit_range(data, np.asarray(intensity_range(data)))[0, ..., 0], 0, 1)
+        short = [(max(0, smallest - n) // 2, max(0, smallest - n + 1) // 2) for n in image.shape]
+        images.append(np.pad(image, short, mode="symmetric"))
+    return images
+
+
+class SimulatedImages(Sequence):
+    """`count` simulated micrographs as (height, width) float32 in [0, 1], each drawn when first asked for and kept as 16 bit. Image k depends on (seed, k) only."""
+
+    def __init__(self, seed: int, count: int, shape: tuple[int, int] = (512, 512), families: Sequence[str] | None = None, blur: tuple[float, float] = (0.3, 1.1)):
+        from .specimens import SPECIMENS
+
+        self.seed, self.count, self.shape, self.blur = seed, count, shape, blur
+        self.families = tuple(families or SPECIMENS)
+        self._draw = lru_cache(maxsize=count)(self._draw_uncached)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, k: int) -> np.ndarray:
+        if not 0 <= k < self.count:
+            raise IndexError(k)
+        return self._draw(k).astype(np.float32) / 65535
+
+    def _draw_uncached(self, k: int) -> np.ndarray:
+        from .specimens import simulate
+
+        specimen = simulate(self.families[k % len(self.families)], (self.seed, k), self.shape)
+        sigma = example_rng(self.seed, k, "probe").uniform(*self.blur)  # even a good micrograph is as sharp as its probe, no sharper
+        return np.round(np.clip(cv2.GaussianBlur(specimen.image, (0, 0), sigma), 0, 1) * 65535).astype(np.uint16)

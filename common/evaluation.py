@@ -1,0 +1,55 @@
+"""What every paper's evaluation writes: results.json, tables in Markdown and CSV, and paired comparisons with their uncertainty."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+
+from .metrics import CONVENTION, bootstrap_interval
+from .training import versions, write_atomically
+
+
+def item(value: float, unit: str = "", baseline: float | None = None, published: float | None = None, n: int | None = None, interval=None, **more) -> dict:
+    """One figure of an evaluation: ours, the baseline's, the paper's (None where there is none), the number of images and a 95 % interval."""
+    return {"value": value, "unit": unit, "baseline": baseline, "published": published, "n": n, "interval": list(interval) if interval else None, **more}
+
+
+def paired_gain(ours, baseline, unit: str, published: float | None = None) -> dict:
+    """Mean gain of paired per-image scores (higher is better) as an item: bootstrap interval, and the share of images made worse."""
+    ours, baseline = np.asarray(ours, float), np.asarray(baseline, float)
+    gains = ours - baseline
+    return item(
+        float(gains.mean()), unit, float(baseline.mean()), published, len(gains), bootstrap_interval(gains), ours=float(ours.mean()), worse=float((gains < 0).mean())
+    )
+
+
+def write_results(out: Path, paper: str, weights: str, seed: int, items: dict, **more) -> Path:
+    """Write results.json (the items, with convention and versions) and results.md, a table of them."""
+    out.mkdir(parents=True, exist_ok=True)
+    document = {"paper": paper, "weights": str(weights), "seed": seed, "convention": CONVENTION, "versions": versions(), "items": items, **more}
+    lines = ["| item | ours | 95 % interval | baseline | published | n |", "| --- | --- | --- | --- | --- | --- |"]
+    for name, entry in items.items():
+        interval = "" if entry["interval"] is None else " .. ".join(_shown(v) for v in entry["interval"])
+        cells = (name, f"{_shown(entry['value'])} {entry['unit']}".strip(), interval, _shown(entry["baseline"]), _shown(entry["published"]), _shown(entry["n"]))
+        lines.append("| " + " | ".join(cells) + " |")
+    write_atomically(out / "results.md", "\n".join(lines) + f"\n\n{CONVENTION}\n")
+    write_atomically(out / "results.json", json.dumps(document, indent=2))
+    return out / "results.json"
+
+
+def write_table(path: Path, rows: list[dict]) -> None:
+    """A CSV table, one dict a row, the columns of the first."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _shown(value) -> str:
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, int) or not math.isfinite(value) else f"{value:.4g}"

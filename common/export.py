@@ -1,0 +1,84 @@
+"""Export a paper's network as a SavedModel or ONNX model that takes raw intensities and gives raw intensities, checked before it is called done."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from .papers import Paper
+from .papers import paper as paper_by_name
+from .restoring import load_network
+
+FORMATS = ("savedmodel", "onnx")
+TOLERANCE = 1e-5  # of the image's range, between the exported model and the network here
+
+
+def raw_to_raw(paper: Paper, network):
+    """The whole way as one tf.function: (batch, height, width, 1) float32 raw intensities -> {"restored": the same, `scale` times as large}."""
+    import tensorflow as tf
+
+    channels = network.input_shape[-1]
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 1), tf.float32, name="image")])
+    def serve(image):
+        state = paper.statistics(image)
+        output = network(tf.repeat(paper.prepare(image, state), channels, -1), training=False)
+        return {"restored": paper.finish(output, state)[..., :1]}
+
+    return serve
+
+
+def export(paper: str | Paper, format: str, out: str | Path, weights: str | Path = "small") -> Path:
+    """Write a float32 model with dynamic batch, height and width; returns its path.
+
+    format: "savedmodel" (a folder; endpoint `serve`, input `image`, output `restored`) or "onnx" (a file, the same names; needs tf2onnx and onnxruntime).
+    The written model is run on images of two sizes and compared with the network here; RuntimeError if they differ by more than 1e-5 of the range.
+    Raises ValueError for an unknown format, FileExistsError if `out` exists, ImportError saying what to install.
+    """
+    paper = paper_by_name(paper) if isinstance(paper, str) else paper
+    out = Path(out)
+    if format not in FORMATS:
+        raise ValueError(f"unknown format {format!r}; choose one of {', '.join(FORMATS)}")
+    if out.exists():
+        raise FileExistsError(f"{out} exists; choose another --out or remove it")
+    network, _ = load_network(paper, weights)
+    serve = raw_to_raw(paper, network)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as temporary:
+        written = Path(temporary) / "model"
+        run = {"savedmodel": _write_saved_model, "onnx": _write_onnx}[format](network, serve, written)
+        for shape in ((37, 53), (64, 48)):
+            image = np.random.default_rng(0).gamma(4.0, 500.0, (2, *shape, 1)).astype(np.float32)
+            expected = serve(image)["restored"].numpy()
+            error = float(np.abs(run(image) - expected).max() / np.ptp(expected))
+            if not error <= TOLERANCE:
+                raise RuntimeError(f"the exported model differs from the network by {error:.1e} of the range; nothing was written")
+        os.replace(written, out) if written.is_file() else shutil.move(written, out)
+    return out
+
+
+def _write_saved_model(network, serve, path: Path):
+    import keras
+    import tensorflow as tf
+
+    archive = keras.export.ExportArchive()
+    archive.track(network)
+    archive.add_endpoint("serve", serve)
+    archive.write_out(str(path), verbose=False)
+    loaded = tf.saved_model.load(str(path))
+    return lambda image: loaded.serve(image)["restored"].numpy()
+
+
+def _write_onnx(network, serve, path: Path):
+    try:
+        import onnxruntime
+        import tf2onnx
+    except ImportError as error:
+        raise ImportError(f"ONNX export needs {error.name}; pip install tf2onnx onnxruntime") from error
+    tf2onnx.convert.from_function(serve, serve.input_signature, opset=17, output_path=str(path))
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda image: session.run(["restored"], {"image": image})[0]

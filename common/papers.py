@@ -1,0 +1,102 @@
+"""The contract between a paper and everything else: command line, restoring, export, demo and comparison know papers only through `Paper`."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+PACKAGES = ("paper_sem_gan", "paper_dlss", "paper_semnet", "paper_ssum_cyclegan", "paper_cgrdn")  # a sixth paper is one more name here
+
+
+@dataclass(frozen=True, eq=False)
+class Paper:
+    """One paper. Images below are (batch, height, width, 1) float32; the functions that take them use `keras.ops`, so exported graphs contain them.
+
+    name, title, citation: what it is called, what it does in one line, what to cite.
+    scale: output pixels per input pixel and axis; None where the user's `step` decides.
+    presets: "paper" (faithful), "small" (weights shipped), "tiny" (tests), as Config objects.
+    build_generator: config -> keras.Model, the bare network in its own range.
+    build_discriminator: config -> keras.Model, a list of them, or None where the paper has none.
+    statistics: raw images -> state, a tensor whose first axis is the batch; taken once per image, never per tile.
+    prepare: (raw images, state) -> network input. finish: (network output, state) -> images in raw intensities.
+    halo: config -> input pixels around a pixel that can change its restoration, None where no finite number exists (instance normalisation).
+    multiple: the network wants input sides divisible by this.
+    symmetries: flips under which the physics of the acquisition is unchanged, of "flip_rows", "flip_columns", "transpose".
+    train: (config, out, resume=False, **data options) -> None, leaves a run folder.
+    evaluate: (weights, out, seed=0, **data options) -> results, leaves results.json with tables and figures.
+    samples: seed -> list of (name, degraded Micrograph, truth array in the same units, `scale` times as large), for the demo.
+    """
+
+    name: str
+    title: str
+    citation: str
+    scale: int | None
+    presets: Mapping[str, Any]
+    build_generator: Callable
+    build_discriminator: Callable
+    statistics: Callable
+    prepare: Callable
+    finish: Callable
+    halo: Callable
+    multiple: int
+    symmetries: tuple[str, ...]
+    train: Callable
+    evaluate: Callable
+    samples: Callable
+
+
+class lazy:
+    """A function "package.module:name" that is imported when first called: listing papers must not load TensorFlow."""
+
+    def __init__(self, target: str):
+        self.target = target
+
+    @property
+    def __wrapped__(self) -> Callable:
+        module, name = self.target.split(":")
+        return getattr(importlib.import_module(module), name)
+
+    def __call__(self, *args, **kwargs):
+        return self.__wrapped__(*args, **kwargs)
+
+
+def papers() -> dict[str, Paper]:
+    """The papers that exist, by name."""
+    found = {}
+    for package in PACKAGES:
+        if importlib.util.find_spec(package):
+            found[package.removeprefix("paper_")] = importlib.import_module(package).PAPER
+    return found
+
+
+def paper(name: str) -> Paper:
+    """One paper by name; ValueError lists the known ones."""
+    known = papers()
+    if name not in known:
+        raise ValueError(f"unknown paper {name!r}; known are {', '.join(known)}")
+    return known[name]
+
+
+def config_to_dict(config) -> dict:
+    """A Config as plain JSON-ready values."""
+    return dataclasses.asdict(config)
+
+
+def config_from_dict(cls: type, values: Mapping):
+    """A Config from plain values. Missing keys take their defaults, unknown keys are a ValueError: a typing error must not train the wrong network."""
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise ValueError(f"unknown {cls.__name__} keys {', '.join(unknown)}; known are {', '.join(hints)}")
+
+    def convert(value, hint):
+        if dataclasses.is_dataclass(hint):
+            return config_from_dict(hint, value)
+        return tuple(value) if typing.get_origin(hint) is tuple else value
+
+    return cls(**{key: convert(value, hints[key]) for key, value in values.items()})

@@ -1,0 +1,161 @@
+"""Measure SEMNet: `python -m paper_semnet.evaluate --out DIR` (the same as `empapers evaluate semnet`).
+
+Track S: 25 simulated micrographs, 640x480 -> 1280x960 as in the abstract. Track F: a folder of the user's images, degraded with a frozen seed.
+Track P: real pairs, as they are and after alignment. Classical methods are tuned on simulated micrographs of other seeds.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from common.classical import METHODS, estimate_noise, tune, upscale
+from common.data import SimulatedImages, folder_images, image_files
+from common.evaluation import paired_gain, write_results, write_table
+from common.metrics import psnr, ssim
+from common.papers import paper
+from common.restoring import load_network, restore_array
+
+from .config import Degradation
+from .data import SCALE, test_pairs
+
+TEST_SEED, TUNING_SEED = 900_001, 900_002  # of specimens that no training seed draws
+ABSTRACT_SIGMAS = (0.5, 1.0, 1.5, 2.0)  # the abstract says Gaussian blur, not which
+NOISY = 0.05  # share of the grey range above which an image's own noise disqualifies it as truth
+PUBLISHED = {"psnr": 0.212, "ssim": 0.1379}  # gains over bicubic + Gaussian blur in the abstract
+SCORES = {"psnr": (psnr, "dB"), "ssim": (ssim, "")}
+
+
+def evaluate_semnet(weights: str | Path = "small", out: Path = Path("results"), seed: int = 0, data: Path | None = None, pairs: Path | None = None, images: int = 25) -> dict:
+    """Write results.json, tables and figures into `out`; returns the items.
+
+    weights: shipped name, .weights.h5 file or run folder. seed: of the degradations. data: folder of images for track F. pairs: folder with `lq` and `hq` inside,
+    equal file names, for track P. images: how many simulated micrographs track S has.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    semnet = paper("semnet")
+    network, config = load_network(semnet, weights)
+    degradation = Degradation()
+    strengths = tuned_strengths(degradation)
+
+    def restored(low: np.ndarray) -> np.ndarray:
+        return restore_array(np.round(low * 255), semnet, network, config) / 255
+
+    tracks, notes = {"S": test_pairs(SimulatedImages(TEST_SEED + seed, images, (960, 1280)), degradation, seed)}, {}
+    names = {"S": [f"{SimulatedImages(0, 1).families[k % len(SimulatedImages(0, 1).families)]}-{k}" for k in range(images)]}
+    if data is not None:
+        names["F"], truths, notes["F"] = scorable_images(data)
+        tracks["F"] = test_pairs(truths, degradation, seed)
+    if pairs is not None:
+        names["P raw"], tracks["P raw"] = real_pairs(pairs)
+        names["P aligned"], tracks["P aligned"] = names["P raw"], tracks["P raw"]
+    items: dict = {}
+    for track, couples in tracks.items():
+        rows, shown = [], []
+        for name, (low, high) in tqdm(list(zip(names[track], couples, strict=True)), desc=f"track {track}", unit="image"):
+            outputs = {method: METHODS[method][0](low, SCALE, k) for method, k in strengths.items()}
+            outputs |= {f"bicubic + Gaussian {s}": upscale(low, SCALE, s) for s in ABSTRACT_SIGMAS}
+            outputs["SEMNet"] = restored(low)
+            if track == "P aligned":
+                outputs = {method: aligned(image, high) for method, image in outputs.items()}
+            rows.append({"image": name} | {f"{method} {s}": f(high, image) for method, image in outputs.items() for s, (f, _) in SCORES.items()})
+            shown.append((name, low, outputs, high))
+        write_table(out / f"track_{track.replace(' ', '_')}.csv", rows)
+        best = track_items(track, rows, items)
+        draw_sheet(out / f"track_{track.replace(' ', '_')}.png", shown[:6], best)
+    write_results(out, "semnet", str(weights), seed, items, classical=strengths, degradation="defaults of paper_semnet.config.Degradation", notes=notes)
+    return items
+
+
+def tuned_strengths(degradation: Degradation, images: int = 16) -> dict[str, float]:
+    """The strength k of every classical method with the best mean PSNR on simulated pairs that are used for nothing else."""
+    couples = test_pairs(SimulatedImages(TUNING_SEED, images, (256, 256)), degradation, TUNING_SEED)
+    return {name: tune(method, candidates, couples, SCALE, psnr) for name, (method, candidates) in METHODS.items()}
+
+
+def track_items(track: str, rows: list[dict], items: dict) -> str:
+    """Add a track's gains to `items`: over the best tuned classical method and over the abstract's bicubic + Gaussian. Returns that best method's name (by PSNR)."""
+    chosen = {}
+    for score, (_, unit) in SCORES.items():
+        columns = {method: [row[f"{method} {score}"] for row in rows] for method in [key.removesuffix(" psnr") for key in rows[0] if key.endswith(" psnr")]}
+        ours = columns.pop("SEMNet")
+        chosen[score] = max(columns, key=lambda method: np.mean(columns[method]))
+        abstract = max((m for m in columns if m.startswith("bicubic + Gaussian ")), key=lambda method: np.mean(columns[method]))
+        items[f"{track}: {score} gain over the best classical"] = paired_gain(ours, columns[chosen[score]], unit) | {"method": chosen[score]}
+        items[f"{track}: {score} gain over bicubic + best fixed Gaussian"] = paired_gain(ours, columns[abstract], unit, PUBLISHED[score]) | {"method": abstract}
+        items[f"{track}: {score} gain over bicubic + Gaussian 1.0"] = paired_gain(ours, columns["bicubic + Gaussian 1.0"], unit, PUBLISHED[score])
+    return chosen["psnr"]
+
+
+def scorable_images(folder: Path) -> tuple[list[str], list[np.ndarray], list[str]]:
+    """Names and images of a folder that may serve as truth, and a line for each that needed help: noise above 5 % of the range is halved by area, or left out."""
+    names, truths, notes = [], [], []
+    for path, image in zip(image_files(folder), folder_images(folder, 64), strict=True):
+        noise = estimate_noise(image)
+        if noise > NOISY:
+            image = cv2.resize(image, (image.shape[1] // 2, image.shape[0] // 2), interpolation=cv2.INTER_AREA)
+            halved = estimate_noise(image)
+            if halved > NOISY:
+                notes.append(f"{path.name}: noise {noise:.1%}, {halved:.1%} when halved: not scored")
+                continue
+            notes.append(f"{path.name}: noise {noise:.1%}, halved by area ({halved:.1%})")
+        names.append(path.name)
+        truths.append(image)
+    if not truths:
+        raise ValueError(f"no image in {folder} is clean enough to serve as truth: {'; '.join(notes)}")
+    return names, truths, notes
+
+
+def real_pairs(folder: Path) -> tuple[list[str], list[tuple[np.ndarray, np.ndarray]]]:
+    """(low, high) images in [0, 1] of `folder`/lq and `folder`/hq by equal names; high must be twice as large. ValueError says which pair does not fit."""
+    low_files, high_files = image_files(Path(folder) / "lq"), image_files(Path(folder) / "hq")
+    if [f.stem for f in low_files] != [f.stem for f in high_files]:
+        raise ValueError(f"{folder}/lq and {folder}/hq must hold files of equal names")
+    couples = list(zip(folder_images(Path(folder) / "lq", 1), folder_images(Path(folder) / "hq", 1), strict=True))
+    for path, (low, high) in zip(low_files, couples, strict=True):
+        if tuple(SCALE * n for n in low.shape) != high.shape:
+            raise ValueError(f"{path}: high-quality image must be {SCALE} times as large, got {low.shape} and {high.shape}")
+    return [f.stem for f in low_files], couples
+
+
+def aligned(image: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """The image after a sub-pixel shift (phase correlation, 1/20 px) and a global affine fit of its grey levels to the truth's."""
+    from scipy.ndimage import shift
+    from skimage.registration import phase_cross_correlation
+
+    offset = phase_cross_correlation(truth, image, upsample_factor=20)[0]
+    moved = shift(image, offset, order=3, mode="nearest")
+    gain, level = np.polyfit(moved.ravel(), truth.ravel(), 1)
+    return (gain * moved + level).astype(np.float32)
+
+
+def draw_sheet(path: Path, shown: list, best: str) -> None:
+    """A figure: rows of images, columns input, best classical, SEMNet, truth; the central 256 pixels of each, with PSNR and SSIM."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 3.4 * len(shown)), layout="constrained")
+    for axes, (name, low, outputs, high) in zip(figure.subplots(len(shown), 4, squeeze=False), shown, strict=True):
+        pictures = {f"{name}: input": np.kron(low, np.ones((SCALE, SCALE))), best: outputs[best], "SEMNet": outputs["SEMNet"], "truth": high}
+        for axis, (title, image) in zip(axes, pictures.items(), strict=True):
+            top, left = ((n - min(n, 256)) // 2 for n in image.shape)
+            axis.imshow(np.clip(image[top : top + 256, left : left + 256], 0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            scores = "" if title == "truth" else f"\n{psnr(high, image.astype(np.float32)):.2f} dB, {ssim(high, image.astype(np.float32)):.3f}"
+            axis.set_title(title + scores, fontsize=9)
+            axis.axis("off")
+    figure.savefig(path, dpi=80)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line of this module."""
+    from common.__main__ import main as empapers
+
+    return empapers(["evaluate", "semnet", *(sys.argv[1:] if argv is None else argv)])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
