@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -43,7 +44,7 @@ class SEMNet(Trainer):
         return logs
 
 
-def train_semnet(config: Config, out, resume: bool = False, sem=None, natural=None, strategy=None) -> SEMNet:
+def train_semnet(config: Config, out: Path, resume: bool = False, sem: Path | None = None, natural: Path | None = None, strategy=None) -> SEMNet:
     """Train to `config.steps` steps into the run folder `out`.
 
     sem, natural: folders of high-quality images, sampled 1:1 when both are given; simulated specimens when neither is. Validation is on `validation_images`
