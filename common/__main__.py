@@ -206,17 +206,11 @@ def first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns the exit status."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0 if arguments else 2
+def guarded(action, *arguments) -> int:
+    """Run an action of the command line; returns the exit status. Expected failures end in one line on stderr, warnings are one line too."""
     warnings.showwarning = lambda message, *rest, **more: print(f"empapers: warning: {first_line(message)}", file=sys.stderr)
     try:
-        if arguments[0] not in COMMANDS:
-            raise UsageError(f"unknown command {arguments[0]!r}; known are {', '.join(COMMANDS)}")
-        COMMANDS[arguments[0]](arguments[1:])
+        action(*arguments)
     except KeyboardInterrupt:
         print("empapers: interrupted", file=sys.stderr)
         return 130
@@ -226,5 +220,27 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-if __name__ == "__main__":
+def run_tool(function, prog: str) -> int:
+    """The command line of a tool that only one paper has (`python -m paper_x.tool`); returns the exit status."""
+    return guarded(parse, function, sys.argv[1:], prog)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if arguments else 2
+    if arguments[0] not in COMMANDS:
+        print(f"empapers: unknown command {arguments[0]!r}; known are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    return guarded(COMMANDS[arguments[0]], arguments[1:])
+
+
+def script() -> None:
+    """The installed `empapers` command."""
     raise SystemExit(main())
+
+
+if __name__ == "__main__":
+    script()

@@ -100,13 +100,17 @@ def folder_images(folder: str | Path, smallest: int) -> list[np.ndarray]:
 
 
 class SimulatedImages(Sequence):
-    """`count` simulated micrographs as (height, width) float32 in [0, 1], each drawn when first asked for and kept as 16 bit. Image k depends on (seed, k) only."""
+    """`count` simulated micrographs as (height, width) float32 in [0, 1]; image k depends on (seed, k) only, is drawn when first asked for and kept as 16 bit.
 
-    def __init__(self, seed: int, count: int, shape: tuple[int, int] = (512, 512), families: Sequence[str] | None = None, blur: tuple[float, float] = (0.3, 1.1)):
+    The families of `common.specimens` take turns. Each specimen is blurred by a probe of 0.3 to 1.1 px: with that, the spectra of the simulated
+    micrographs lie where those of good real ones do.
+    """
+
+    def __init__(self, seed: int, count: int, shape: tuple[int, int] = (512, 512)):
         from .specimens import SPECIMENS
 
-        self.seed, self.count, self.shape, self.blur = seed, count, shape, blur
-        self.families = tuple(families or SPECIMENS)
+        self.seed, self.count, self.shape = seed, count, shape
+        self.families = tuple(SPECIMENS)
         self._draw = lru_cache(maxsize=count)(self._draw_uncached)
 
     def __len__(self) -> int:
@@ -117,9 +121,13 @@ class SimulatedImages(Sequence):
             raise IndexError(k)
         return self._draw(k).astype(np.float32) / 65535
 
+    def name(self, k: int) -> str:
+        """The family of image k and its number, for tables."""
+        return f"{self.families[k % len(self.families)]}-{k}"
+
     def _draw_uncached(self, k: int) -> np.ndarray:
         from .specimens import simulate
 
         specimen = simulate(self.families[k % len(self.families)], (self.seed, k), self.shape)
-        sigma = example_rng(self.seed, k, "probe").uniform(*self.blur)  # even a good micrograph is as sharp as its probe, no sharper
+        sigma = example_rng(self.seed, k, "probe").uniform(0.3, 1.1)
         return np.round(np.clip(cv2.GaussianBlur(specimen.image, (0, 0), sigma), 0, 1) * 65535).astype(np.uint16)

@@ -22,9 +22,8 @@ def paired_gain(ours, baseline, unit: str, published: float | None = None) -> di
     """Mean gain of paired per-image scores (higher is better) as an item: bootstrap interval, and the share of images made worse."""
     ours, baseline = np.asarray(ours, float), np.asarray(baseline, float)
     gains = ours - baseline
-    return item(
-        float(gains.mean()), unit, float(baseline.mean()), published, len(gains), bootstrap_interval(gains), ours=float(ours.mean()), worse=float((gains < 0).mean())
-    )
+    more = {"ours": float(ours.mean()), "worse": float((gains < 0).mean())}
+    return item(float(gains.mean()), unit, float(baseline.mean()), published, len(gains), bootstrap_interval(gains), **more)
 
 
 def write_results(out: Path, paper: str, weights: str, seed: int, items: dict, **more) -> Path:

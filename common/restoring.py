@@ -40,7 +40,8 @@ def find_weights(paper: Paper, weights: str | Path) -> tuple[Path, dict]:
         path = weights_folder(paper) / f"{weights}.weights.h5"
     if not path.is_file():
         shipped = sorted(p.name.removesuffix(".weights.h5") for p in weights_folder(paper).glob("*.weights.h5"))
-        raise FileNotFoundError(f"no weights {str(weights)!r} for {paper.name}; shipped are {', '.join(shipped) or 'none'}; a run folder or a .weights.h5 file will also do")
+        known = ', '.join(shipped) or 'none'
+        raise FileNotFoundError(f"no weights {str(weights)!r} for {paper.name}; use a shipped name ({known}), a run folder or a .weights.h5 file")
     cards = [path.with_name(path.name.removesuffix(".weights.h5") + ".json"), path.with_name("config.json")]
     card = next((c for c in cards if c.is_file()), None)
     if card is None:
@@ -84,10 +85,10 @@ def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
     return [round(k * (length - tile) / (count - 1)) for k in range(count)]
 
 
-def tile_weights(start: int, tile: int, length: int, halo: int, hard: bool, neighbours: tuple[int | None, int | None]) -> np.ndarray:
+def tile_weights(start: int, tile: int, hard: bool, neighbours: tuple[int | None, int | None]) -> np.ndarray:
     """How much each pixel of a tile counts along one axis, (tile,) float32.
 
-    Blended: a linear ramp over the pixels shared with a neighbour. Hard: 1 in the half of the shared pixels that lies nearer, 0 beyond. Image borders have no ramp.
+    Blended: a linear ramp over the pixels shared with a neighbour. Hard: 1 in the nearer half of the shared pixels, 0 beyond. Image borders have no ramp.
     neighbours: first pixels of the tile before and after, None at the border.
     """
     position = start + np.arange(tile) + 0.5
@@ -95,7 +96,7 @@ def tile_weights(start: int, tile: int, length: int, halo: int, hard: bool, neig
     before, after = neighbours
     if before is not None:
         low, high = start, before + tile
-        weights *= (position > (low + high) / 2) if hard else np.clip((position - low) / (high - low), 0, 1)
+        weights *= (position >= (low + high) / 2) if hard else np.clip((position - low) / (high - low), 0, 1)
     if after is not None:
         low, high = after, start + tile
         weights *= (position < (low + high) / 2) if hard else np.clip((high - position) / (high - low), 0, 1)
@@ -105,8 +106,8 @@ def tile_weights(start: int, tile: int, length: int, halo: int, hard: bool, neig
 def restore_array(image: np.ndarray, paper: Paper, network, config, *, tile: int | None = None, exact: bool = False, progress: bool = False) -> np.ndarray:
     """Restore (height, width) finite float32 intensities with a given network; returns float32, `paper.scale` times as large.
 
-    tile: side of a tile in input pixels, None for 256; at least twice the halo more than nothing. exact: a halo as wide as the network sees, so that tiles equal
-    the whole image to rounding (ValueError where no finite halo exists).
+    tile: side of a tile in input pixels, None for a default; must exceed twice the halo. exact: a halo as wide as the network sees, so that tiles
+    equal the whole image to rounding (ValueError where no finite halo exists).
     """
     import tensorflow as tf
 
@@ -136,8 +137,8 @@ def restore_array(image: np.ndarray, paper: Paper, network, config, *, tile: int
         output = run(np.pad(part, padding, mode="symmetric")[None, ..., None]).numpy()[0, ..., 0]
         output = output[: part.shape[0] * scale, : part.shape[1] * scale]
         wy, wx = (
-            np.repeat(tile_weights(starts[k], n, length, halo, exact, (starts[k - 1] if k else None, starts[k + 1] if k + 1 < len(starts) else None)), scale)
-            for starts, k, n, length in ((rows, i, part.shape[0], height), (columns, j, part.shape[1], width))
+            np.repeat(tile_weights(starts[k], n, exact, (starts[k - 1] if k else None, starts[k + 1] if k + 1 < len(starts) else None)), scale)
+            for starts, k, n in ((rows, i, part.shape[0]), (columns, j, part.shape[1]))
         )
         where = np.s_[rows[i] * scale : rows[i] * scale + len(wy), columns[j] * scale : columns[j] * scale + len(wx)]
         weight = wy[:, None] * wx[None]
@@ -166,8 +167,8 @@ def restore(
 ) -> np.ndarray | Micrograph:
     """Restore one image with a paper's network.
 
-    image: (height, width) of any real dtype, or a Micrograph. An array gives an array, a Micrograph gives a Micrograph whose pixel size is divided by the scale;
-    both in the input's units and dtype (integers are rounded and clipped). NaN and infinite pixels are replaced by the median, with a warning.
+    image: (height, width) of any real dtype, or a Micrograph. An array gives an array, a Micrograph gives a Micrograph whose pixel size is divided by
+    the scale; both in the input's units and dtype (integers are rounded and clipped). NaN and infinite pixels become the median, with a warning.
     paper: name or Paper. weights: a shipped name, a .weights.h5 file or a run folder. tile, exact: see `restore_array`. step: for papers whose scale is the
     user's to choose. precision: "float32", "mixed_bfloat16", ... progress: show a bar.
     Raises ValueError for complex, constant-size-zero, coloured or stacked input, FileNotFoundError for missing weights.

@@ -1,7 +1,8 @@
 """The one training loop of all papers: one step is one line of the paper's algorithm box, a run is a folder, and a resumed run is the same run.
 
-Why not `Model.fit`: it loses the state of a second optimizer on resume, counts epochs only, looks for NaN in one log key only, and does not run on several
-workers. The loop below needs none of its machinery: example i is a pure function of (seed, i), so the state of a run is its weights, its optimizers and a number.
+Why not `Model.fit`: it loses the state of a second optimizer on resume, counts epochs only, looks for NaN in one log key only, and does not run on
+several workers. The loop below needs none of its machinery: example i is a pure function of (seed, i), so the state of a run is its weights, its
+optimizers and a number.
 """
 
 from __future__ import annotations
@@ -174,7 +175,8 @@ def train(
     with strategy.scope():
         trainer = build()
         step = tf.Variable(0, dtype=tf.int64, name="step")
-        checkpoint = tf.train.Checkpoint(step=step, **{f"network_{k}": v for k, v in trainer.networks.items()}, **{f"solver_{k}": v for k, v in trainer.solvers.items()})
+        state = {f"network_{k}": v for k, v in trainer.networks.items()} | {f"solver_{k}": v for k, v in trainer.solvers.items()}
+        checkpoint = tf.train.Checkpoint(step=step, **state)
     manager = tf.train.CheckpointManager(checkpoint, str(run.folder / "checkpoints"), max_to_keep=keep)
     if manager.latest_checkpoint:
         checkpoint.restore(manager.latest_checkpoint).assert_consumed()

@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
 
 from common.data import SimulatedImages, example_rng, folder_images
+from common.micrograph import Micrograph
+from common.specimens import SPECIMENS, simulate
 
 from .config import Config, Degradation
 
@@ -42,7 +45,7 @@ def blur(image, rng, d: Degradation, record: list):
     else:
         sigma = rng.uniform(*d.isotropic_sigma)
         variances, angle = (sigma**2, sigma**2), 0.0
-    record.append(("blur", dict(size=size, variances=variances, angle=angle)))
+    record.append(("blur", {"size": size, "variances": variances, "angle": angle}))
     return cv2.filter2D(image, -1, gaussian_kernel(size, variances, angle), borderType=cv2.BORDER_REFLECT_101)
 
 
@@ -57,7 +60,7 @@ def resize(image, rng, d: Degradation, record: list):
         return image
     method = d.resize_methods[rng.integers(len(d.resize_methods))]
     height, width = (max(1, int(n * factor)) for n in image.shape)
-    record.append(("resize", dict(factor=factor, method=method)))
+    record.append(("resize", {"factor": factor, "method": method}))
     return np.clip(cv2.resize(image, (width, height), interpolation=INTERPOLATION[method]), 0, 1)
 
 
@@ -66,7 +69,7 @@ def gaussian_noise(image, rng, d: Degradation, record: list):
     if rng.random() >= d.gaussian_probability:
         return image
     sigma = int(rng.integers(d.gaussian_sigma[0], d.gaussian_sigma[1] + 1))
-    record.append(("gaussian", dict(sigma=sigma)))
+    record.append(("gaussian", {"sigma": sigma}))
     return np.clip(image + rng.standard_normal(image.shape, np.float32) * np.float32(sigma / 255), 0, 1)
 
 
@@ -75,7 +78,7 @@ def poisson_noise(image, rng, d: Degradation, record: list):
     if rng.random() >= d.poisson_probability:
         return image
     lam = 10 ** rng.uniform(*d.poisson_log10)
-    record.append(("poisson", dict(lam=lam)))
+    record.append(("poisson", {"lam": lam}))
     levels = np.round(image * 255) / 255
     return np.clip(rng.poisson(levels * lam) / lam, 0, 1).astype(np.float32)
 
@@ -85,7 +88,7 @@ def jpeg(image, rng, d: Degradation, record: list):
     if rng.random() >= d.jpeg_probability:
         return image
     quality = int(rng.integers(30, 96))
-    record.append(("jpeg", dict(quality=quality)))
+    record.append(("jpeg", {"quality": quality}))
     _, encoded = cv2.imencode(".jpg", np.round(image * 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, quality])
     return cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED).astype(np.float32) / 255
 
@@ -93,7 +96,7 @@ def jpeg(image, rng, d: Degradation, record: list):
 # --- The pipeline ---
 
 
-def degrade(image: np.ndarray, rng: np.random.Generator, d: Degradation = Degradation()) -> tuple[np.ndarray, list]:
+def degrade(image: np.ndarray, rng: np.random.Generator, d: Degradation) -> tuple[np.ndarray, list]:
     """A low-quality image of half the size, and what was drawn.
 
     image: (height, width) float32 in [0, 1], even sides. Returns (height / 2, width / 2) float32 in [0, 1] (8-bit levels when `d.quantise`) and the list of
@@ -111,7 +114,7 @@ def degrade(image: np.ndarray, rng: np.random.Generator, d: Degradation = Degrad
     for operation in operations:
         low = operation(low, rng, d, record)
     method = d.resize_methods[rng.integers(len(d.resize_methods))]
-    record.append(("final", dict(method=method)))
+    record.append(("final", {"method": method}))
     low = np.clip(cv2.resize(low, (image.shape[1] // SCALE, image.shape[0] // SCALE), interpolation=INTERPOLATION[method]), 0, 1)
     return (np.round(low * 255) / 255 if d.quantise else low).astype(np.float32), record
 
@@ -176,3 +179,55 @@ def test_pairs(images: Sequence[np.ndarray], degradation: Degradation, seed: int
         high = image[: image.shape[0] // SCALE * SCALE, : image.shape[1] // SCALE * SCALE]
         pairs.append((degrade(high, example_rng(seed, k, "test"), degradation)[0], high))
     return pairs
+
+
+def samples(seed: int = 0) -> list[tuple[str, Micrograph, np.ndarray]]:
+    """For the demo: (name, degraded Micrograph of 240x320 uint8, its truth of 480x640 uint8), simulated specimens of every family, calibrated in nm."""
+    found = []
+    for k, name in enumerate(SPECIMENS):
+        specimen = simulate(name, (seed, k, 77), (480, 640))
+        high = np.round(cv2.GaussianBlur(specimen.image, (0, 0), 0.7) * 255) / 255
+        low, _ = degrade(high, example_rng(seed, k, "demo"), Degradation())
+        micrograph = Micrograph(np.round(low * 255).astype(np.uint8), pixel_size=SCALE * specimen.pixel_size, source=f"simulated {name}")
+        found.append((name, micrograph, np.round(high * 255).astype(np.uint8)))
+    return found
+
+
+def contact_sheet(source: Sequence[np.ndarray], config: Config, count: int = 12):
+    """A matplotlib figure of `count` training pairs: what the network sees, what it should give, and what was drawn in between."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.2 * count), layout="constrained")
+    for k, (left, right) in enumerate(figure.subplots(count, 2, squeeze=False)):
+        rng = example_rng(config.seed, k, "sheet")
+        high = source[k % len(source)][: config.hq_crop, : config.hq_crop]
+        low, record = degrade(high, rng, config.degradation)
+        for axis, image in ((left, low), (right, high)):
+            axis.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axis.axis("off")
+        drawn = [[f"{key} {value if isinstance(value, str) else np.round(value, 2)}" for key, value in values.items()] for _, values in record]
+        left.set_title("\n".join(f"{name}: {', '.join(values)}" for (name, _), values in zip(record, drawn, strict=True)), fontsize=6, loc="left")
+        right.set_title("target", fontsize=8)
+    return figure
+
+
+def preview(out: Path, degradation: Degradation, preset: Literal["paper", "small", "tiny"] = "paper", images: Path | None = None, count: int = 12) -> None:
+    """Draw a contact sheet of degraded pairs, to be looked at before a training.
+
+    Args:
+        out: the picture to write, such as sheet.png.
+        degradation: the knobs of the degradation.
+        preset: whose crop size is used.
+        images: a folder of images; simulated specimens when not given.
+        count: number of pairs.
+    """
+    config = getattr(Config, preset)()
+    config = replace(config, degradation=degradation)
+    source = folder_images(images, config.hq_crop) if images else SimulatedImages(config.seed, count, (max(512, config.hq_crop),) * 2)
+    contact_sheet(source, config, count).savefig(out, dpi=60)
+
+
+if __name__ == "__main__":
+    from common.__main__ import run_tool
+
+    raise SystemExit(run_tool(preview, "python -m paper_semnet.data"))

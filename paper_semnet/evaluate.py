@@ -30,13 +30,17 @@ PUBLISHED = {"psnr": 0.212, "ssim": 0.1379}  # gains over bicubic + Gaussian blu
 SCORES = {"psnr": (psnr, "dB"), "ssim": (ssim, "")}
 
 
-def evaluate_semnet(weights: str | Path = "small", out: Path = Path("results"), seed: int = 0, data: Path | None = None, pairs: Path | None = None, images: int = 25) -> dict:
-    """Write results.json, tables and figures into `out`; returns the items.
+def evaluate_semnet(out: Path, weights: str = "small", seed: int = 0, data: Path | None = None, pairs: Path | None = None, images: int = 25) -> dict:
+    """Write results.json, tables and figures into a folder; returns the items of results.json.
 
-    weights: shipped name, .weights.h5 file or run folder. seed: of the degradations. data: folder of images for track F. pairs: folder with `lq` and `hq` inside,
-    equal file names, for track P. images: how many simulated micrographs track S has.
+    Args:
+        out: the folder, made if missing.
+        weights: a shipped name, a .weights.h5 file or a run folder.
+        seed: of the simulated micrographs and of the degradations.
+        data: a folder of images for track F.
+        pairs: a folder with `lq` and `hq` inside, equal file names, for track P.
+        images: how many simulated micrographs track S has.
     """
-    out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     semnet = paper("semnet")
     network, config = load_network(semnet, weights)
@@ -46,8 +50,8 @@ def evaluate_semnet(weights: str | Path = "small", out: Path = Path("results"), 
     def restored(low: np.ndarray) -> np.ndarray:
         return restore_array(np.round(low * 255), semnet, network, config) / 255
 
-    tracks, notes = {"S": test_pairs(SimulatedImages(TEST_SEED + seed, images, (960, 1280)), degradation, seed)}, {}
-    names = {"S": [f"{SimulatedImages(0, 1).families[k % len(SimulatedImages(0, 1).families)]}-{k}" for k in range(images)]}
+    simulated = SimulatedImages(TEST_SEED + seed, images, (960, 1280))
+    names, tracks, notes = {"S": [simulated.name(k) for k in range(images)]}, {"S": test_pairs(simulated, degradation, seed)}, {}
     if data is not None:
         names["F"], truths, notes["F"] = scorable_images(data)
         tracks["F"] = test_pairs(truths, degradation, seed)
@@ -79,7 +83,7 @@ def tuned_strengths(degradation: Degradation, images: int = 16) -> dict[str, flo
 
 
 def track_items(track: str, rows: list[dict], items: dict) -> str:
-    """Add a track's gains to `items`: over the best tuned classical method and over the abstract's bicubic + Gaussian. Returns that best method's name (by PSNR)."""
+    """Add a track's gains to `items`, over the best tuned classical method and over the abstract's. Returns the name of the best one by PSNR."""
     chosen = {}
     for score, (_, unit) in SCORES.items():
         columns = {method: [row[f"{method} {score}"] for row in rows] for method in [key.removesuffix(" psnr") for key in rows[0] if key.endswith(" psnr")]}
@@ -93,7 +97,10 @@ def track_items(track: str, rows: list[dict], items: dict) -> str:
 
 
 def scorable_images(folder: Path) -> tuple[list[str], list[np.ndarray], list[str]]:
-    """Names and images of a folder that may serve as truth, and a line for each that needed help: noise above 5 % of the range is halved by area, or left out."""
+    """Names and images of a folder that may serve as truth, and a line for each that needed help.
+
+    Noise above 5 % of the grey range: the image is halved by area; if it is still that noisy, it is left out.
+    """
     names, truths, notes = [], [], []
     for path, image in zip(image_files(folder), folder_images(folder, 64), strict=True):
         noise = estimate_noise(image)

@@ -36,7 +36,8 @@ class ScaledAdd(layers.Layer):
 def conv_initialisers(kind: str, fan_in: int, in_dense_block: bool) -> dict:
     """Kernel and bias initialisers of one 3x3 convolution.
 
-    "esrgan": 0.1 x Kaiming normal in dense blocks, U(+-1/sqrt(fan_in)) elsewhere. "kair": orthogonal with gain 0.2 everywhere. Biases are zero but for the second.
+    "esrgan": 0.1 x Kaiming normal and zero bias in dense blocks, kernel and bias from U(+-1/sqrt(fan_in)) elsewhere.
+    "kair": orthogonal with gain 0.2 and zero bias everywhere.
     """
     if kind == "kair":
         return {"kernel_initializer": initializers.Orthogonal(gain=0.2)}
@@ -49,7 +50,8 @@ def conv_initialisers(kind: str, fan_in: int, in_dense_block: bool) -> dict:
 def build_generator(config: Config) -> keras.Model:
     """SEMNet as a functional model.
 
-    Input (batch, height, width, channels) float32 in [0, 1], any height and width >= 1; output (batch, 2 height, 2 width, channels) float32, linear (not clipped).
+    Input (batch, height, width, channels) float32 in [0, 1], any height and width >= 1;
+    output (batch, 2 height, 2 width, channels) float32, linear (not clipped).
     94 convolutions and 19 LeakyReLU layers in the paper preset (one activation layer per dense block, used four times, and one in the tail).
     Source: abstract; section 2 of the specification quoted in this package's README.
     """

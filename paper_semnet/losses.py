@@ -29,7 +29,7 @@ def _bin_sums(image, kernel, bins):
 
 
 def soft_histogram(image, bins: int = 64, tau: float = 0.02):
-    """Normalised histogram with HistoGAN's inverse-quadratic kernel 1 / (1 + ((x - c) / tau)^2), centres c_k = (k - 1/2) / bins. Shape (batch, channels, bins)."""
+    """Normalised histogram, (batch, channels, bins), with HistoGAN's kernel 1 / (1 + ((x - c) / tau)^2) and centres c_k = (k - 1/2) / bins."""
     h = _bin_sums(image, lambda x, centre: 1.0 / (1.0 + ops.square((x - centre) / tau)), bins)
     return h / (ops.sum(h, axis=-1, keepdims=True) + 1e-6)
 
@@ -70,8 +70,8 @@ def losses(target, prediction, config: Config) -> dict:
     """The terms of the total loss: name -> (raw value, weight)."""
     terms = {"L1": (l1(target, prediction), config.l1_weight)}
     if config.histogram_weight:
-        kind = dict(kind=config.histogram_kind, reduction=config.histogram_reduction, bins=config.histogram_bins, tau=config.histogram_tau)
-        terms["L_hist"] = (histogram(target, prediction, **kind), config.histogram_weight)
+        value = histogram(target, prediction, config.histogram_kind, config.histogram_reduction, config.histogram_bins, config.histogram_tau)
+        terms["L_hist"] = (value, config.histogram_weight)
     if config.tv_weight:
         terms["L_TV"] = (total_variation(prediction), config.tv_weight)
     return terms

@@ -35,10 +35,15 @@ def log_uniform(rng: np.random.Generator, low: float, high: float, size=None):
     return np.exp(rng.uniform(np.log(low), np.log(high), size))
 
 
+def power_law(rng: np.random.Generator, smallest: float, largest: float, power: float, count: int) -> np.ndarray:
+    """Draw `count` sizes from [smallest, largest] of which a share ~ size^-power is larger than a given size, as fragments are."""
+    return (smallest**-power + rng.random(count) * (largest**-power - smallest**-power)) ** (-1 / power)
+
+
 def fractal_noise(rng: np.random.Generator, shape: tuple[int, int], exponent: float = 2.0, smallest: float = 0.0, largest: float = np.inf) -> np.ndarray:
     """Isotropic random texture with power spectrum ~ 1/f^exponent, zero mean, unit standard deviation, (height, width) float32.
 
-    smallest, largest: wavelengths in pixels outside which nothing is kept. The field is periodic over a slightly larger frame, then cropped, so its edges do not match.
+    smallest, largest: wavelengths in pixels outside which nothing is kept. The field is periodic over a larger frame, then cropped, so its edges do not match.
     """
     height, width = (cv2.getOptimalDFTSize(int(n * 1.1) + 1) for n in shape)
     fy, fx = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
@@ -51,9 +56,37 @@ def fractal_noise(rng: np.random.Generator, shape: tuple[int, int], exponent: fl
     return ((noise - noise.mean()) / (noise.std() + 1e-12)).astype(np.float32)
 
 
+def gradient(field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Derivatives of a (height, width) field along x and y, per pixel, float32."""
+    field = np.float32(field)
+    return cv2.Sobel(field, cv2.CV_32F, 1, 0, scale=0.125), cv2.Sobel(field, cv2.CV_32F, 0, 1, scale=0.125)
+
+
 def coverage(signed_distance: np.ndarray, softness: float = 1.0) -> np.ndarray:
     """Share of each pixel inside a shape, from the signed distance to its outline in pixels (negative inside): an antialiased mask in [0, 1]."""
     return np.clip(0.5 - signed_distance / softness, 0.0, 1.0).astype(np.float32)
+
+
+def polycrystal(rng: np.random.Generator, shape: tuple[int, int], size: float) -> np.ndarray:
+    """Polycrystal: one grey level per grain, zero mean, unit deviation, grains of about `size` pixels, antialiased borders."""
+    seeds = np.ones((shape[0] * 2, shape[1] * 2), np.uint8)
+    count = max(int(shape[0] * shape[1] / size**2), 2)
+    seeds[rng.integers(seeds.shape[0], size=count), rng.integers(seeds.shape[1], size=count)] = 0
+    _, labels = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    levels = rng.normal(0, 1, labels.max() + 1).astype(np.float32)[labels]
+    return cv2.resize(levels, shape[::-1], interpolation=cv2.INTER_AREA)
+
+
+def blob(rng: np.random.Generator, picture: np.ndarray, x: float, y: float, radius: float, aspect: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Window of the picture around an irregular rounded body, and the signed distance to its outline there (pixels, negative inside)."""
+    reach = int(radius * 2.5 * max(aspect, 1 / aspect)) + 6
+    top, left = max(int(y) - reach, 0), max(int(x) - reach, 0)
+    window = picture[top : int(y) + reach, left : int(x) + reach]
+    rows, columns = np.mgrid[top : top + window.shape[0], left : left + window.shape[1]].astype(np.float32)
+    theta = np.arctan2(rows - y, columns - x)
+    bumps = sum(rng.normal(0, 0.3 / k**1.4) * np.cos(k * theta + rng.uniform(0, 6.3)) for k in range(1, 14))
+    distance = np.hypot((rows - y) * aspect, (columns - x) / aspect) - radius * np.clip(1 + bumps, 0.4, 1.7)
+    return window, np.float32(distance)
 
 
 def normalise(image: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
@@ -64,3 +97,20 @@ def normalise(image: np.ndarray, rng: np.random.Generator | None = None) -> np.n
         black, white, gamma = rng.uniform(0.0, 0.15), rng.uniform(0.75, 1.0), np.exp(rng.normal(0, 0.2))
         image = black + (white - black) * image**gamma
     return image.astype(np.float32)
+
+
+def expose(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Set brightness and contrast as an operator does: the mean near mid-grey although rims are far brighter than the rest; (height, width) in [0, 1]."""
+    image = normalise(image)
+    gamma = np.clip(np.log(rng.uniform(0.2, 0.55)) / np.log(max(image.mean(), 0.02)), 0.45, 1.5)
+    return normalise(image**gamma, rng)
+
+
+def fit_kind(rng: np.random.Generator, kinds: dict, pixel_size: float) -> tuple[str, float]:
+    """Choose a kind whose sizes are visible at this magnification and draw its typical size: name, size in pixels."""
+    spans = {k: (max(pixels[0], nm[0] / pixel_size), min(pixels[1], nm[1] / pixel_size)) for k, (nm, pixels, *_) in kinds.items()}
+    names = [k for k, (small, large) in spans.items() if small < large]
+    if not names:
+        raise ValueError(f"no structure of this family can be resolved at {pixel_size} nm per pixel")
+    name = names[rng.integers(len(names))]
+    return name, float(log_uniform(rng, *spans[name]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from .base import Specimen, coverage, fractal_noise, log_uniform, normalise
+from .base import Specimen, blob, coverage, fractal_noise, gradient, log_uniform, normalise, polycrystal
 
 
 def _fill(canvas: np.ndarray, x0: float, y0: float, x1: float, y1: float, value: float = 1.0) -> None:
@@ -61,11 +61,11 @@ def _vias(rng: np.random.Generator, wires: np.ndarray, pitch: float, side: float
 def _cells(rng: np.random.Generator, shape: tuple[int, int], pitch: float, duty: float) -> np.ndarray:
     """Rows of standard cells from a small library, mirrored in alternate rows and bounded by supply rails; mask in [0, 1]."""
     tracks, width = int(rng.integers(7, 13)), pitch * duty
-    height = int(round(tracks * pitch))
+    height = round(tracks * pitch)
     library = []
     for _ in range(int(rng.integers(4, 9))):
         columns = int(rng.integers(2, 9))
-        cell = np.zeros((height, max(int(round(columns * pitch)), 2)), np.float32)
+        cell = np.zeros((height, max(round(columns * pitch), 2)), np.float32)
         for column in range(columns):
             x = (column + 0.3) * pitch
             for _ in range(int(rng.integers(1, 3))):
@@ -160,12 +160,6 @@ def _bends(rng: np.random.Generator, shape: tuple[int, int], pitch: float, duty:
     return mask
 
 
-def gradient(field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Derivatives of a (height, width) field along x and y, per pixel, float32."""
-    field = np.float32(field)
-    return cv2.Sobel(field, cv2.CV_32F, 1, 0, scale=0.125), cv2.Sobel(field, cv2.CV_32F, 0, 1, scale=0.125)
-
-
 def _print(mask: np.ndarray, shape: tuple[int, int], blur: float, angle: float, bias: float) -> np.ndarray:
     """Signed distance in pixels (negative inside) to the outline that lithography prints: the mask blurred (round corners), turned and cut at a threshold."""
     aerial = cv2.GaussianBlur(mask, (0, 0), blur)
@@ -178,28 +172,6 @@ def _print(mask: np.ndarray, shape: tuple[int, int], blur: float, angle: float, 
     # The distance transform counts whole pixels; the aerial image knows the outline to a fraction of one, but only close to it.
     blend = np.clip(np.abs(far) - 1.0, 0, 1)
     return np.float32(near * (1 - blend) + np.sign(far) * (np.abs(far) - 0.5) * blend)
-
-
-def polycrystal(rng: np.random.Generator, shape: tuple[int, int], size: float) -> np.ndarray:
-    """Polycrystal: one grey level per grain, zero mean, unit deviation, grains of about `size` pixels, antialiased borders."""
-    seeds = np.ones((shape[0] * 2, shape[1] * 2), np.uint8)
-    count = max(int(shape[0] * shape[1] / size**2), 2)
-    seeds[rng.integers(seeds.shape[0], size=count), rng.integers(seeds.shape[1], size=count)] = 0
-    _, labels = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
-    levels = rng.normal(0, 1, labels.max() + 1).astype(np.float32)[labels]
-    return cv2.resize(levels, shape[::-1], interpolation=cv2.INTER_AREA)
-
-
-def blob(rng: np.random.Generator, picture: np.ndarray, x: float, y: float, radius: float, aspect: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Window of the picture around an irregular rounded body, and the signed distance to its outline there (pixels, negative inside)."""
-    reach = int(radius * 2.5 * max(aspect, 1 / aspect)) + 6
-    top, left = max(int(y) - reach, 0), max(int(x) - reach, 0)
-    window = picture[top : int(y) + reach, left : int(x) + reach]
-    rows, columns = np.mgrid[top : top + window.shape[0], left : left + window.shape[1]].astype(np.float32)
-    theta = np.arctan2(rows - y, columns - x)
-    bumps = sum(rng.normal(0, 0.3 / k**1.4) * np.cos(k * theta + rng.uniform(0, 6.3)) for k in range(1, 14))
-    distance = np.hypot((rows - y) * aspect, (columns - x) / aspect) - radius * np.clip(1 + bumps, 0.4, 1.7)
-    return window, np.float32(distance)
 
 
 def _damage(rng: np.random.Generator, mask: np.ndarray, pitch: float) -> int:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from scipy.spatial import cKDTree
 
-from .base import Specimen, coverage, fractal_noise, log_uniform, normalise
+from .base import Specimen, coverage, fractal_noise, gradient, log_uniform, normalise
 
 SMALLEST_RADIUS_PIXELS = 1.1  # below this an island is a single grey pixel and cannot be counted
 LARGEST_COUNT = 1700  # islands on 512 x 512 pixels, keeps the drawing time bounded
@@ -139,7 +139,7 @@ def _emission(rng: np.random.Generator, signed, size, tone, pixel_size: float) -
     height = rng.uniform(0.4, 1.2) * rim * np.sqrt(1 - (1 - flank) ** 2)
     roughness = fractal_noise(rng, shape, rng.uniform(1.6, 3.0), smallest=2.0, largest=max(25 / pixel_size, 16))
     height = height + rng.uniform(0.05, 0.5) * roughness * np.minimum(1, depth / 2)
-    dy, dx = cv2.Sobel(height, -1, 0, 1, scale=0.125), cv2.Sobel(height, -1, 1, 0, scale=0.125)
+    dx, dy = gradient(height)
     tilt = np.minimum(np.sqrt(1 + dy * dy + dx * dx), 3.0) - 1
     azimuth = rng.uniform(0, 2 * np.pi)
     facing = (np.sin(azimuth) * dy + np.cos(azimuth) * dx) / (1 + tilt)
@@ -204,4 +204,4 @@ def gold_on_carbon(seed, shape=(480, 640), pixel_size: float | None = None) -> S
         "coverage": float(coverage(signed).mean()),
         **{key: value * pixel_size if key in ("warp", "wavelength") else value for key, value in style.items()},
     }
-    return Specimen(normalise(image, rng), pixel_size, "gold_on_carbon", parameters)
+    return Specimen(normalise(image, rng), pixel_size, "gold", parameters)

@@ -6,14 +6,9 @@ import cv2
 import numpy as np
 from scipy.spatial import cKDTree
 
-from .base import Specimen, coverage, fractal_noise, log_uniform, normalise, pixel_grid
+from .base import Specimen, coverage, fractal_noise, gradient, log_uniform, normalise, pixel_grid, power_law
 
 KINDS = ("metal", "rock", "composite", "fracture")
-
-
-def _slope(field: np.ndarray) -> np.ndarray:
-    """Steepness of a (height, width) float32 map per pixel."""
-    return np.hypot(cv2.Sobel(field, cv2.CV_32F, 1, 0, scale=0.125), cv2.Sobel(field, cv2.CV_32F, 0, 1, scale=0.125))
 
 
 def _cells(rows: np.ndarray, columns: np.ndarray, seeds: np.ndarray, candidates: int = 8) -> tuple[np.ndarray, ...]:
@@ -45,7 +40,7 @@ def _cells(rows: np.ndarray, columns: np.ndarray, seeds: np.ndarray, candidates:
         best = np.where(closer, power, best)
     gap = position[first, :2] - position[other, :2]
     # distances are measured in warped coordinates; where the warp stretches, they are brought back to pixels so that edges stay antialiased
-    stretch = sum(_slope(warped.astype(np.float32)) ** 2 for warped in (rows, columns))
+    stretch = sum(np.hypot(*gradient(warped.astype(np.float32))) ** 2 for warped in (rows, columns))
     boundary = (second - best) / (2 * np.hypot(gap[..., 0], gap[..., 1]) + 1e-3) / np.sqrt(np.maximum(stretch / 2, 1))
     own = np.sqrt(np.maximum(best + position[first, 2] ** 2, 0))
     return first, other, boundary, own
@@ -68,7 +63,7 @@ def _blend(values: np.ndarray, first: np.ndarray, other: np.ndarray, boundary: n
 
 def _level(field: np.ndarray, threshold: float) -> np.ndarray:
     """Antialiased mask of field > threshold, for fields that are smooth on the pixel scale."""
-    return coverage((threshold - field) / (_slope(field) + 1e-3))
+    return coverage((threshold - field) / (np.hypot(*gradient(field)) + 1e-3))
 
 
 def _stamp(image: np.ndarray, place: np.ndarray, radius: float, aspect: float, angle: float, level: float, corners: int, ripple: np.ndarray, rim: float):
@@ -99,7 +94,7 @@ def _stamp(image: np.ndarray, place: np.ndarray, radius: float, aspect: float, a
 def _inclusions(rng: np.random.Generator, image: np.ndarray, count: int, smallest: float, largest: float, levels: np.ndarray, places=()) -> None:
     """Paint count inclusions with power-law radii (pixels) in place; places: (n, 2) rows and columns to choose from, if any."""
     power = rng.uniform(1.0, 2.4)
-    radii = (smallest**-power + rng.random(count) * (largest**-power - smallest**-power)) ** (-1 / power)
+    radii = power_law(rng, smallest, largest, power, count)
     positions = rng.uniform(0, 1, (count, 2)) * image.shape
     if len(places):
         positions = places[rng.integers(0, len(places), count)] + rng.normal(0, 0.7, (count, 2))
@@ -180,7 +175,7 @@ def _metal(rng: np.random.Generator, shape: tuple[int, int], size: float) -> tup
 def _crack(rng: np.random.Generator, image: np.ndarray, depth: float, field: np.ndarray, width: float) -> np.ndarray:
     """Darken along the zero line of a smooth field, (height, width): a wandering crack of varied width in pixels."""
     opening = width * np.clip(fractal_noise(rng, image.shape, 3.0) + 0.2, 0, 2)
-    return image * (1 - depth * coverage(np.abs(field) / (_slope(field) + 1e-4) - opening) * np.clip(opening, 0, 1))
+    return image * (1 - depth * coverage(np.abs(field) / (np.hypot(*gradient(field)) + 1e-4) - opening) * np.clip(opening, 0, 1))
 
 
 def _rock(rng: np.random.Generator, shape: tuple[int, int], size: float) -> tuple[np.ndarray, dict]:
@@ -271,7 +266,7 @@ def _fracture(rng: np.random.Generator, shape: tuple[int, int], size: float) -> 
         ledge = np.floor(ridges * 3) + np.clip(8 * (np.mod(ridges * 3, 1) - 0.875), 0, 1)
         height = height - rng.uniform(0.1, 0.4) * size * (ridges if rng.random() < 0.5 else ledge * 0.4)
     height = cv2.GaussianBlur(height.astype(np.float32), (0, 0), 0.6)
-    slope_y, slope_x = cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=0.125), cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=0.125)
+    slope_x, slope_y = gradient(height)
     facing = 1 / np.sqrt(1 + slope_x**2 + slope_y**2)
     angle, side = rng.uniform(0, 2 * np.pi), rng.uniform(0.05, 0.4)
     image = 0.4 + rng.uniform(0.3, 0.9) * (1 - facing) + side * (np.cos(angle) * slope_x + np.sin(angle) * slope_y) * facing

@@ -265,4 +265,4 @@ def atomic_lattice(seed, shape=(480, 640), pixel_size: float | None = None) -> S
         "carbon_film": float(film),
         "amorphous_layer": coat,
     }
-    return Specimen(normalise(image, rng), pixel_size, "atomic_lattice", parameters)
+    return Specimen(normalise(image, rng), pixel_size, "lattice", parameters)

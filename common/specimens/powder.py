@@ -9,7 +9,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from .base import Specimen, coverage, fractal_noise, log_uniform, normalise
+from .base import Specimen, coverage, fractal_noise, log_uniform, normalise, power_law
 
 KINDS = {"spheres": 0.24, "lumps": 0.2, "crystals": 0.2, "platelets": 0.1, "cauliflower": 0.12, "mixed": 0.14}  # name: share of the pictures
 LAYOUTS = ("lattice", "loose", "packed", "heap", "leaves")
@@ -109,7 +109,7 @@ def _arrange(rng: np.random.Generator, shape: tuple[int, int], layout: str, radi
         depth = rng.normal(0, 0.1 * radius, len(points))
     elif layout == "leaves":
         largest, smallest, power = radius * 2.5, max(2.0, radius * 0.25), rng.uniform(1.0, 2.2)
-        radii = (smallest**-power + rng.random(1300) * (largest**-power - smallest**-power)) ** (-1 / power)
+        radii = power_law(rng, smallest, largest, power, 1300)
         radii = radii[: max(3, int(np.searchsorted(np.cumsum(np.pi * radii**2), rng.uniform(2.0, 5.0) * area)))]
         spread = float(np.log(radii).std())
         points = rng.uniform(low, high, (len(radii), 2))

@@ -6,8 +6,7 @@ import cv2
 import numpy as np
 from scipy.spatial import cKDTree
 
-from .base import Specimen, coverage, fractal_noise, log_uniform, normalise, pixel_grid
-from .chip import blob, gradient, polycrystal
+from .base import Specimen, blob, coverage, fractal_noise, gradient, log_uniform, normalise, pixel_grid, polycrystal
 
 
 def _line_noise(rng: np.random.Generator, length: int, exponent: float, smallest: float = 2.0) -> np.ndarray:

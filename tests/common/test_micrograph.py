@@ -18,7 +18,9 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import common.formats as formats
 import common.micrograph as module
+import common.tiff as tiff
 from common.micrograph import Micrograph, load_micrograph, save_micrograph
 
 REAL = os.environ.get("EMPAPERS_REAL_DATA")
@@ -85,7 +87,7 @@ def test_round_trip_png(dtype, shape, seed):
 @settings(max_examples=200, deadline=None)
 @given(st.floats(1e-8, 1e9))
 def test_resolution_is_a_fraction_of_two_32_bit_integers(value):
-    number, per = module._rational(value)
+    number, per = tiff._rational(value)
     assert 0 < number < 2**32 and 0 < per < 2**32
     assert number / per == pytest.approx(value, rel=1e-6)
 
@@ -291,9 +293,9 @@ def test_declared_size_is_checked_before_decoding_hdf5(tmp_path, extension):
 
 def test_declared_size_is_checked_before_decoding_tiff(tmp_path, monkeypatch):
     tifffile.imwrite(tmp_path / "a.tif", image("uint16", (3, 64, 64)), photometric="minisblack", compression="zlib")
-    monkeypatch.setattr(module, "MAX_BYTES", 64 * 64 * 2)
+    monkeypatch.setattr(formats, "MAX_BYTES", 64 * 64 * 2)
     assert load_micrograph(tmp_path / "a.tif", frame=1).data.shape == (64, 64)
-    monkeypatch.setattr(module, "MAX_BYTES", 64 * 64 * 2 - 1)
+    monkeypatch.setattr(formats, "MAX_BYTES", 64 * 64 * 2 - 1)
     monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda *_, **__: pytest.fail("decoded"))
     assert "MAX_BYTES" in load_refused(tmp_path / "a.tif", frame=1)
 
@@ -436,7 +438,7 @@ def test_file_mode_follows_the_umask(tmp_path):
 
 
 def test_importing_the_module_stays_light():
-    code = f"import sys, runpy; runpy.run_path({module.__file__!r}); print([m for m in ('tensorflow', 'rsciio', 'h5py') if m in sys.modules])"
+    code = "import sys, common, paper_semnet; print([m for m in ('tensorflow', 'rsciio', 'h5py') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
