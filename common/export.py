@@ -11,7 +11,7 @@ import numpy as np
 
 from .papers import Paper
 from .papers import paper as paper_by_name
-from .restoring import load_network
+from .restoring import compiled, load_network
 
 FORMATS = ("savedmodel", "onnx")
 TOLERANCE = 1e-5  # of the image's range, between the exported model and the network here
@@ -21,13 +21,11 @@ def raw_to_raw(paper: Paper, network):
     """The whole way as one tf.function: (batch, height, width, 1) float32 raw intensities -> {"restored": the same, `scale` times as large}."""
     import tensorflow as tf
 
-    channels = network.input_shape[-1]
+    run = compiled(paper, network)
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 1), tf.float32, name="image")])
     def serve(image):
-        state = paper.statistics(image)
-        output = network(tf.repeat(paper.prepare(image, state), channels, -1), training=False)
-        return {"restored": paper.finish(output, state)[..., :1]}
+        return {"restored": run(image, paper.statistics(image))}
 
     return serve
 

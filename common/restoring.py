@@ -68,8 +68,10 @@ def _load(paper_: Paper, path: Path, modified: int, config_json: str, precision:
     with building(precision):
         network = paper_.build_generator(config)
     try:
-        network.load_weights(path)
-    except (ValueError, KeyError, OSError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # Keras only warns when it leaves a layer with the weights it was born with
+            network.load_weights(path)
+    except (ValueError, KeyError, OSError, UserWarning) as error:
         raise ValueError(f"{path} does not fit the network of its card: {str(error).splitlines()[0]}") from error
     return network, config
 
@@ -86,21 +88,27 @@ def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
 
 
 def tile_weights(start: int, tile: int, hard: bool, neighbours: tuple[int | None, int | None]) -> np.ndarray:
-    """How much each pixel of a tile counts along one axis, (tile,) float32.
+    """How much each pixel of a tile counts along one axis, (tile,) float32; the weights of all tiles sum to one where two of them meet.
 
-    Blended: a linear ramp over the pixels shared with a neighbour. Hard: 1 in the nearer half of the shared pixels, 0 beyond. Image borders have no ramp.
+    Blended: a linear ramp over the middle half of the pixels shared with a neighbour, because a tile's outermost pixels have seen the least around them.
+    Hard: 1 in the nearer half of the shared pixels, 0 beyond. Image borders have no ramp.
     neighbours: first pixels of the tile before and after, None at the border.
     """
     position = start + np.arange(tile) + 0.5
-    weights = np.ones(tile, np.float32)
+
+    def rise(low, high):
+        if hard:
+            return position >= (low + high) / 2
+        margin = (high - low) / 4
+        return np.clip((position - low - margin) / (high - low - 2 * margin), 0, 1)
+
     before, after = neighbours
+    weights = np.ones(tile)
     if before is not None:
-        low, high = start, before + tile
-        weights *= (position >= (low + high) / 2) if hard else np.clip((position - low) / (high - low), 0, 1)
+        weights *= rise(start, before + tile)
     if after is not None:
-        low, high = after, start + tile
-        weights *= (position < (low + high) / 2) if hard else np.clip((high - position) / (high - low), 0, 1)
-    return weights
+        weights *= 1 - rise(after, start + tile)
+    return weights.astype(np.float32)
 
 
 def restore_array(image: np.ndarray, paper: Paper, network, config, *, tile: int | None = None, exact: bool = False, progress: bool = False) -> np.ndarray:
@@ -109,8 +117,6 @@ def restore_array(image: np.ndarray, paper: Paper, network, config, *, tile: int
     tile: side of a tile in input pixels, None for a default; must exceed twice the halo. exact: a halo as wide as the network sees, so that tiles
     equal the whole image to rounding (ValueError where no finite halo exists).
     """
-    import tensorflow as tf
-
     halo = paper.halo(config) if exact else HALO
     if halo is None:
         raise ValueError(f"{paper.name} sees the whole image at once (instance statistics), so no tiling is exact; leave exact off")
@@ -118,15 +124,9 @@ def restore_array(image: np.ndarray, paper: Paper, network, config, *, tile: int
     tile = _round_up(tile or max(TILE, 4 * halo), paper.multiple)
     if tile <= 2 * halo and (height > tile or width > tile):
         raise ValueError(f"tile {tile} is too small: it must exceed twice the halo of {halo} pixels")
-    scale, channels = paper.scale, network.input_shape[-1]
+    scale = paper.scale
     state = paper.statistics(image[None, ..., None])
-    signature = [tf.TensorSpec((1, None, None, 1), tf.float32)]
-
-    @tf.function(input_signature=signature)
-    def run(x):
-        x = paper.prepare(x, state)
-        return paper.finish(network(tf.repeat(x, channels, -1), training=False), state)[..., :1]
-
+    run = compiled(paper, network)
     total = np.zeros((height * scale, width * scale), np.float32)
     share = np.zeros_like(total)
     rows, columns = (tile_starts(n, tile, 2 * halo) for n in image.shape)
@@ -134,7 +134,7 @@ def restore_array(image: np.ndarray, paper: Paper, network, config, *, tile: int
     for i, j in tqdm(spans, desc=paper.name, unit="tile", disable=not progress or len(spans) == 1, leave=False):
         part = image[rows[i] : rows[i] + tile, columns[j] : columns[j] + tile]
         padding = [(0, _round_up(n, paper.multiple) - n) for n in part.shape]
-        output = run(np.pad(part, padding, mode="symmetric")[None, ..., None]).numpy()[0, ..., 0]
+        output = run(np.pad(part, padding, mode="symmetric")[None, ..., None], state).numpy()[0, ..., 0]
         output = output[: part.shape[0] * scale, : part.shape[1] * scale]
         wy, wx = (
             np.repeat(tile_weights(starts[k], n, exact, (starts[k - 1] if k else None, starts[k + 1] if k + 1 < len(starts) else None)), scale)
@@ -145,6 +145,21 @@ def restore_array(image: np.ndarray, paper: Paper, network, config, *, tile: int
         total[where] += weight * output
         share[where] += weight
     return total / share
+
+
+@lru_cache(maxsize=4)
+def compiled(paper: Paper, network):
+    """(images, state) -> restored images, all (batch, height, width, 1) raw intensities: prepare, network, finish as one graph for any size."""
+    import tensorflow as tf
+
+    channels = network.input_shape[-1]
+
+    @tf.function(reduce_retracing=True)
+    def run(images, state):
+        output = network(tf.repeat(paper.prepare(images, state), channels, -1), training=False)
+        return paper.finish(output, state)[..., :1]
+
+    return run
 
 
 def _round_up(n: int, multiple: int) -> int:

@@ -34,13 +34,14 @@
 #
 # The abstract leaves things open: the width of the network, the formula of its histogram loss, the order of the degradations; and its images are not public.
 # Where it is silent this project makes a choice and says so. All images below are simulated, so the truth is known exactly.
+#
+# **For the teacher.** About three hours of class. Sections 1 and 2 need variance, convolution and the Fourier transform, and make a lesson on imaging by
+# themselves; sections 3 to 5 need the idea of gradient descent; section 6 can be taught without them. The whole notebook runs in about two minutes
+# without a GPU.
 
 # %%
-import inspect
 import os
 import sys
-import time
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,22 +52,31 @@ except ModuleNotFoundError:  # the kernel runs in notebooks/
     sys.path.insert(0, str(Path.cwd().parent))
 
 import cv2
-import keras
 import matplotlib.pyplot as plt
 import numpy as np
+
+stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+os.dup2(nowhere, 2)  # TensorFlow's greetings
+import keras
 import tensorflow as tf
+
+os.dup2(stderr, 2)
+tf.get_logger().setLevel("ERROR")
 
 keras.utils.set_random_seed(0)
 rng = np.random.default_rng(0)
-plt.rcParams.update({"figure.dpi": 64, "font.size": 10, "axes.titlesize": 10, "image.cmap": "gray", "figure.constrained_layout.use": True})
-
 
 # %% [markdown]
-# One helper, used all through the lesson: it draws rows of grey images, black = 0 and white = 1.
-
+# Small figures, and one helper used all through the lesson: it draws rows of grey images, black = 0 and white = 1.
 
 # %%
-def show(rows, titles=None, size=2.3):
+from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+set_matplotlib_formats("jpeg", pil_kwargs={"quality": 88})
+plt.rcParams.update({"figure.dpi": 72, "font.size": 10, "axes.titlesize": 10, "image.cmap": "gray", "figure.constrained_layout.use": True})
+
+
+def show(rows, titles=None, size=1.9):
     """rows: list of lists of images; titles: list of lists of strings."""
     figure, axes = plt.subplots(len(rows), len(rows[0]), figsize=(size * len(rows[0]), size * len(rows) + 0.3 * bool(titles)), squeeze=False)
     for i, row in enumerate(rows):
@@ -97,7 +107,7 @@ from paper_semnet.config import Config, Degradation
 from paper_semnet.data import gaussian_noise, poisson_noise
 
 gold = simulate("gold", 3, (256, 256))
-x = gold.image[64:192, 64:192]
+x = gold.image[64:176, 64:176]
 print(f"{gold.name}: {gold.pixel_size:.2f} nm per pixel, {len(gold.parameters['radii'])} islands in the whole image")
 
 d = Degradation()
@@ -158,7 +168,8 @@ plt.show()
 
 # %% [markdown]
 # The crosses bend down near white: an image file cannot hold values above 1, so the upper half of the fluctuation is cut off.
-# Saturated pixels look quiet, but their *mean* is wrong as well. No network can restore what was clipped: leave headroom when you set brightness and contrast.
+# Saturated pixels look quiet, but their *mean* is wrong as well. No network can restore what was clipped: leave headroom when you set brightness and
+# contrast.
 #
 # ### 1.4 The probe: blur
 #
@@ -197,8 +208,8 @@ plt.show()
 # A scan with step $\Delta$ records frequencies up to the Nyquist limit $f_N = 1/(2\Delta)$. Anything finer does not vanish: a frequency $f$ between $f_N$ and
 # $1/\Delta$ reappears as the false, coarser frequency $1/\Delta - f$. That is **aliasing**.
 #
-# The right half of the figure shows a pattern whose frequency grows with the radius, sampled at every second pixel. The new "rings" in the corners do not exist.
-# Averaging 2×2 pixels first weakens the false rings without removing them.
+# The right half of the figure shows a pattern whose frequency grows with the radius. Sampled at every second pixel, it gains rings in the middle of each side
+# that do not exist. Averaging 2×2 pixels weakens them without removing them. (In its outermost corners even the original is too fine for its own grid.)
 
 # %%
 rows, columns = np.mgrid[-64:64, -64:64]
@@ -208,29 +219,30 @@ halved = {
     "every second pixel": lambda image: image[::2, ::2],
     "mean of 2×2 pixels": lambda image: cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA),
 }
-show([[f(x) for f in halved.values()] + [f(zone) for f in halved.values()]], [list(halved) * 2], size=1.9)
+show([[f(x) for f in halved.values()] + [f(zone) for f in halved.values()]], [list(halved) * 2], size=1.7)
 
 # %% [markdown]
 # ## 2 The data
 #
-# The network needs pairs: a bad image (low quality, LQ) and the good image it came from (high quality, HQ). Nobody can record the same specimen twice in exactly
-# the same place, noise-free the second time. So the HQ image comes first and the LQ image is computed from it.
+# The network needs pairs: a bad image (low quality, LQ) and the good image it came from (high quality, HQ). Nobody can record the same specimen twice in
+# exactly the same place, noise-free the second time. So the HQ image comes first and the LQ image is computed from it.
 #
-# The paper used 1300 SEM images and 1300 photographs. We use simulated specimens of eight families. Each was drawn by code from a seed, is calibrated in nm, and has
-# been blurred by a fine probe, since even an excellent micrograph is not sharper than its probe.
+# The paper used 1300 SEM images and 1300 photographs. We use simulated specimens of eight families. Each was drawn by code from a seed, is calibrated in
+# nm, and has been blurred by a fine probe, since even an excellent micrograph is not sharper than its probe.
 
 # %%
 from common.data import SimulatedImages
 
 sheet = SimulatedImages(seed=42, count=8, shape=(160, 160))
-show([[sheet[k] for k in row] for row in (range(4), range(4, 8))], [[sheet.families[k] for k in row] for row in (range(4), range(4, 8))], size=2.1)
+show([[sheet[k] for k in row] for row in (range(4), range(4, 8))], [[sheet.families[k] for k in row] for row in (range(4), range(4, 8))])
 
 # %% [markdown]
 # `degrade` makes the LQ image. It makes **two passes** of
 #
 # $$ \text{blur} \;\to\; \text{resize} \;\to\; \{\text{Gaussian noise},\ \text{Poisson noise}\}\ \text{in random order}, $$
 #
-# followed by a last resize to half the size and rounding to 8 bit. One time in ten, all steps are shuffled. It returns the image *and* the list of what it drew.
+# followed by a last resize to half the size and rounding to 8 bit. One time in ten, all steps are shuffled. It returns the image *and* the list of what it
+# drew.
 #
 # Why so wild? The microscope that will be used is unknown. If the training distortions cover more than reality, reality is just one more sample.
 # Note that noise comes *before* the last resize: in the LQ image it is no longer white but has a grain, as in files that some software has rescaled.
@@ -238,12 +250,12 @@ show([[sheet[k] for k in row] for row in (range(4), range(4, 8))], [[sheet.famil
 # %%
 from paper_semnet.data import degrade
 
-low, record = degrade(sheet[0], np.random.default_rng(5))
+low, record = degrade(sheet[0], np.random.default_rng(5), Degradation())
 print(sheet[0].shape, "->", low.shape)
 for operation, values in record:
     print(f"  {operation:9s}", {k: np.round(v, 2).tolist() if k != "method" else v for k, v in values.items()})
 
-drawn = [step for k in range(300) for step in degrade(sheet[k % 8][:64, :64], np.random.default_rng((1, k)))[1]]
+drawn = [step for k in range(300) for step in degrade(sheet[k % 8][:64, :64], np.random.default_rng((1, k)), Degradation())[1]]
 sigmas = [v["sigma"] for name, v in drawn if name == "gaussian"]
 lambdas = [np.log10(v["lam"]) for name, v in drawn if name == "poisson"]
 factors = [v["factor"] for name, v in drawn if name == "resize"]
@@ -261,13 +273,12 @@ plt.show()
 def describe(record):
     words = {"gaussian": r"$\sigma$={sigma}", "poisson": r"$\lambda$={lam:.0f}", "resize": "×{factor:.2f}", "blur": "blur {width:.1f} px"}
     values = [(name, v | ({"width": np.mean(v["variances"]) ** 0.5} if name == "blur" else {})) for name, v in record]
-    parts = [words[name].format(**v) for name, v in values if name in words]
-    return "\n".join(", ".join(parts[k : k + 4]) for k in range(0, len(parts), 4))
+    return ", ".join(words[name].format(**v) for name, v in values if name in words).replace(", blur", "\nblur")
 
 
-figure, axes = plt.subplots(2, 4, figsize=(11, 6.4))
+figure, axes = plt.subplots(2, 4, figsize=(9.5, 5.6))
 for column, k in zip(axes.T, (0, 1, 4, 5)):
-    low, record = degrade(sheet[k], np.random.default_rng((7, k)))
+    low, record = degrade(sheet[k], np.random.default_rng((7, k)), Degradation())
     column[0].imshow(low, vmin=0, vmax=1)
     column[1].imshow(sheet[k], vmin=0, vmax=1)
     column[0].set_title(f"LQ {low.shape[0]}×{low.shape[1]}: {sheet.families[k]}")
@@ -284,9 +295,11 @@ plt.show()
 # * **RDB** (residual dense block): five 3×3 convolutions. Each one sees the block's input **and all earlier outputs** (hence "dense"):
 #   $x_k = \mathrm{LReLU}\big(W_k * [x, x_1, \dots, x_{k-1}]\big)$ for $k\le4$, and the block returns $x + 0.2\, W_5*[x,x_1,\dots,x_4]$.
 # * **RRDB**: three RDBs in a row and another shortcut, $x + 0.2\,\mathrm{RDB}_3(\mathrm{RDB}_2(\mathrm{RDB}_1(x)))$.
-# * **Trunk and tail**: a first convolution, six RRDBs, a convolution, a long shortcut; then each pixel is repeated 2×2 and two convolutions draw the fine image.
+# * **Trunk and tail**: a first convolution, six RRDBs, a convolution, a long shortcut; then each pixel is repeated 2×2 and two convolutions draw the fine
+# image.
 #
-# $\mathrm{LReLU}(u)=\max(u, 0.2u)$. The factor 0.2 and the shortcuts make each block start close to the identity, so that a deep stack can be trained from the start.
+# $\mathrm{LReLU}(u)=\max(u, 0.2u)$. The factor 0.2 and the shortcuts make each block start close to the identity, so that a deep stack can be trained from
+# the start.
 
 
 # %%
@@ -296,7 +309,7 @@ def chain(axis, labels, colours):
         axis.text(k, 0, label, ha="center", va="center", fontsize=8, bbox=dict(boxstyle="round,pad=0.45", fc=colour, ec="0.3"))
         if k:
             axis.annotate("", (k - 0.27, 0), (k - 0.73, 0), arrowprops=dict(arrowstyle="->", color="0.3"))
-    axis.set(xlim=(-0.6, len(labels) - 0.4), ylim=(-0.8, 1.3))
+    axis.set(xlim=(-0.6, len(labels) - 0.4), ylim=(-0.7, 1.1))
     axis.axis("off")
 
 
@@ -309,17 +322,21 @@ def shortcut(axis, start, end, height, colour):
 
 # %%
 grey, blue, orange, green, white = "0.92", "lightsteelblue", "moccasin", "honeydew", "white"
-figure, axes = plt.subplots(3, 1, figsize=(12, 6.6))
+figure, axes = plt.subplots(3, 1, figsize=(12, 5.4))
 
-chain(axes[0], ["$x$", "conv1\nLReLU", "conv2\nLReLU", "conv3\nLReLU", "conv4\nLReLU", "conv5", "×0.2", "+", "RDB$(x)$"], [grey] + [blue] * 5 + [orange] * 2 + [grey])
+chain(
+    axes[0],
+    ["$x$", "conv1\nLReLU", "conv2\nLReLU", "conv3\nLReLU", "conv4\nLReLU", "conv5", "×0.2", "+", "RDB$(x)$"],
+    [grey] + [blue] * 5 + [orange] * 2 + [grey],
+)
 for start in range(4):
     for end in range(start + 2, 6):
-        shortcut(axes[0], start, end, 0.35 * (end - start), f"C{start}")
+        shortcut(axes[0], start, end, 0.2 * (end - start), f"C{start}")
 shortcut(axes[0], 0, 7, -0.5, "k")
 axes[0].set_title("RDB: every convolution sees all earlier maps (coloured), the input is added back (black)")
 
 chain(axes[1], ["$x$", "RDB 1", "RDB 2", "RDB 3", "×0.2", "+", "RRDB$(x)$"], [grey] + [blue] * 3 + [orange] * 2 + [grey])
-shortcut(axes[1], 0, 5, 1.1, "k")
+shortcut(axes[1], 0, 5, 0.8, "k")
 axes[1].set_title("RRDB: three RDBs and one more shortcut")
 
 names = ["LQ", "conv\nfirst", *[f"RRDB\n{k}" for k in range(1, 7)], "conv\nbody", "+", "repeat\n2×2", "conv up\nLReLU", "conv\nlast", "HQ"]
@@ -333,6 +350,8 @@ plt.show()
 # Count layers instead of trusting: 19 only comes out if the *one* activation object of a block is counted once, although it is used four times.
 
 # %%
+from collections import Counter
+
 from paper_semnet.generator import build_generator, receptive_radius
 
 network = build_generator(Config.paper())
@@ -372,13 +391,13 @@ distance = np.maximum(*np.abs(np.mgrid[-30:31, -30:31]))  # in pixels, counted b
 share = [influence[distance <= r].sum() / influence.sum() for r in range(31)]
 print("farthest input with any influence:", distance[influence > 0].max(), "pixels; formula:", receptive_radius(Config.tiny()))
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.4))
-shown = axes[0].imshow(np.log10(influence / influence.max() + 1e-12), cmap="magma", vmin=-12)
+shown = axes[0].imshow(np.log10(influence / influence.max() + 1e-30), cmap="magma", vmin=-24)
 figure.colorbar(shown, label=r"$\log_{10}$ influence")
 axes[0].add_patch(plt.Rectangle((11.5, 11.5), 37, 37, fill=False, ec="w", ls="--"))
 axes[0].set_title("which inputs one output pixel depends on")
 axes[1].plot(share, "k.-")
 axes[1].axvline(receptive_radius(Config.tiny()), ls="--", color="grey")
-axes[1].set(xlabel="distance in LQ pixels", ylabel="share of all influence within", ylim=(0, 1.03))
+axes[1].set(xlabel="distance in LQ pixels", ylabel="share of all influence within", xlim=(0, 22), ylim=(0, 1.03))
 plt.show()
 
 # %% [markdown]
@@ -393,6 +412,8 @@ plt.show()
 # $$ L_1 = \frac1N\sum_i |y_i-\hat y_i| $$
 
 # %%
+import inspect
+
 from paper_semnet import losses
 
 print(inspect.getsource(losses.l1))
@@ -412,9 +433,9 @@ plt.legend(fontsize=8)
 plt.show()
 
 # %% [markdown]
-# Suppose the noise leaves it open whether a pixel is dark (0.2) or bright (0.8). The squared error is smallest at the **mean**, a grey that never occurs: blur.
-# The absolute error is smallest at the **median**, the likelier of the two: sharper, but *it takes sides*. With weak evidence an $L_1$ network
-# can draw a sharp edge in the wrong place. Remember this for section 6.
+# Suppose the noise leaves it open whether a pixel is dark (0.2) or bright (0.8). The squared error is smallest at the **mean**, a grey that never occurs:
+# blur. The absolute error is smallest at the **median**, the likelier of the two: sharper, but *it takes sides*. With weak evidence an $L_1$ network can
+# draw a sharp edge in the wrong place. Remember this for section 6.
 #
 # ### 4.2 $L_\mathrm{TV}$: do not wiggle
 #
@@ -428,7 +449,12 @@ print(inspect.getsource(losses.total_variation))
 
 t = np.arange(64)
 step = (t >= 32).astype(np.float32)
-signals = {"sharp step": step, "smooth step": 1 / (1 + np.exp(-(t - 31.5) / 3)), "noisy step": step + 0.08 * rng.standard_normal(64), "fine texture": 0.5 + 0.15 * (-1.0) ** t}
+signals = {
+    "sharp step": step,
+    "smooth step": 1 / (1 + np.exp(-(t - 31.5) / 3)),
+    "noisy step": step + 0.08 * rng.standard_normal(64),
+    "fine texture": 0.5 + 0.15 * (-1.0) ** t,
+}
 figure, axes = plt.subplots(1, 4, figsize=(10, 1.9), sharey=True)
 for axis, (name, signal) in zip(axes, signals.items()):
     axis.step(t, signal, "k", lw=1)
@@ -450,11 +476,16 @@ plt.show()
 print(inspect.getsource(losses.soft_histogram))
 
 truth = sheet[0][:128, :128]
-versions = {"truth": truth, "noise 25/255": truth + rng.normal(0, 25 / 255, truth.shape), "shift +0.05": truth + 0.05, "blur 2 px": cv2.GaussianBlur(truth, (0, 0), 2)}
+versions = {
+    "truth": truth,
+    "noise 25/255": truth + rng.normal(0, 25 / 255, truth.shape),
+    "shift +0.05": truth + 0.05,
+    "blur 2 px": cv2.GaussianBlur(truth, (0, 0), 2),
+}
 versions["shuffled"] = rng.permutation(truth.ravel()).reshape(truth.shape)
 batch = {name: np.clip(image, 0, 1).astype(np.float32)[None, ..., None] for name, image in versions.items()}
 distance = {name: float(losses.histogram(batch["truth"], image)) for name, image in batch.items()}
-show([[image[0, ..., 0] for image in batch.values()]], [[f"{name}\n$L_{{hist}}$={distance[name]:.3f}" for name in batch]], size=2)
+show([[image[0, ..., 0] for image in batch.values()]], [[f"{name}\n$L_{{hist}}$={distance[name]:.3f}" for name in batch]])
 
 plt.figure(figsize=(8, 2.6))
 for k, (name, image) in enumerate(batch.items()):
@@ -465,10 +496,12 @@ plt.legend(fontsize=8)
 plt.show()
 
 # %% [markdown]
-# Noise fills the valley between dark carbon and bright gold; the histogram term sees that, and so it fights the greyish compromise that a timid network likes.
-# But the shuffled image, complete nonsense, has a histogram loss of zero. The term must never work alone.
+# Noise fills the valley between dark carbon and bright gold; the histogram term sees that, and so it fights the greyish compromise that a timid network
+# likes. But the shuffled image, complete nonsense, has a histogram loss of zero. The term must never work alone.
 #
 # ### 4.4 All three, weighted, against four kinds of damage
+#
+# The scale is logarithmic above 0.001 and linear below, so that zero is on it.
 
 
 # %%
@@ -486,6 +519,7 @@ def shuffled(amount):
     return image.reshape(truth.shape)
 
 
+# %%
 damages = {
     "noise (grey levels)": (np.linspace(0, 30, 7), lambda a: truth + noise * a / 255),
     "brightness shift": (np.linspace(-0.1, 0.1, 9), lambda a: truth + a),
@@ -496,9 +530,10 @@ figure, axes = plt.subplots(1, 4, figsize=(12, 2.8), sharey=True)
 for axis, (name, (amounts, damage)) in zip(axes, damages.items()):
     axis.plot(amounts, [weighted(damage(a)) for a in amounts], ".-", label=["$1.0\\,L_1$", "$0.1\\,L_{hist}$", "$0.01\\,L_{TV}$"])
     axis.set_xlabel(name)
-axes[0].legend()
+    axis.set_yscale("symlog", linthresh=1e-3)
+axes[3].legend(loc="lower right", bbox_to_anchor=(1, 0.02), fontsize=8)
 axes[0].set_ylabel("weighted loss")
-axes[0].set_ylim(0, 0.12)
+axes[0].set_ylim(0, 0.3)
 plt.show()
 
 # %% [markdown]
@@ -506,8 +541,8 @@ plt.show()
 #
 # * **noise**: all terms rise; TV rises from a value that is not zero, because the specimen itself has edges;
 # * **shift**: $L_1$ and the histogram see it, TV is blind to it;
-# * **blur**: TV *falls*. It rewards blur, and only $L_1$ holds against it;
-# * **shuffling**: only $L_1$ (and TV) object.
+# * **blur**: TV *falls*. It rewards blur, and the other two must hold against it;
+# * **shuffling**: $L_1$ and TV object, the histogram term stays at zero.
 #
 # A loss acts through its gradient, not through its value. So compare the gradients of the weighted terms, here at the noisy image:
 
@@ -537,18 +572,23 @@ print(inspect.getsource(SEMNet.train_step))
 
 # %% [markdown]
 # The paper: 544,000 steps of 4 images, $\eta=10^{-4}$, halved after 200,000 and 400,000 steps. That takes hours on a large GPU.
-# We take the `tiny` preset (one RRDB, 50,000 weights), a larger $\eta$ and 1400 steps. It will not be good. It will be good enough to see how learning works.
+# We take the `tiny` preset (one RRDB, 50,000 weights), a larger $\eta$, 1400 steps, and milder images: one pass of distortions instead of two.
+# The result will not be good, but good enough to see how learning works.
 #
 # The held-out images come from other seeds than the training images: the network has never seen these specimens.
-# The opponent is the paper's: bicubic enlargement, then Gaussian blur. We give it an unfair advantage and choose its $\sigma$ on the held-out images themselves.
+# The opponent is the paper's: bicubic enlargement, then Gaussian blur. We give it an unfair advantage and choose its $\sigma$ on the held-out images
+# themselves.
 
 # %%
+import time
+
 from common.classical import upscale
 from common.data import batches
 from common.metrics import psnr, ssim
 from paper_semnet.data import test_pairs, training_pairs
 
 config = replace(Config.tiny(), batch=8, specimens=16, steps=1400, learning_rate=2e-3, halve_at=(700, 1100))
+config = replace(config, degradation=replace(Degradation(), passes=1))
 pairs = training_pairs(config)
 held_out = test_pairs(SimulatedImages(7, 8, (192, 192)), config.degradation, 7)
 lows = np.stack([low for low, _ in held_out])[..., None]
@@ -587,9 +627,9 @@ print(f"{step} steps in {time.perf_counter() - start:.0f} s; held-out PSNR {chec
 figure, axes = plt.subplots(1, 3, figsize=(12, 3.1))
 for name in ("loss", "L1*w", "L_hist*w", "L_TV*w"):
     values = np.array([row[name] for row in history])
-    axes[0].semilogy(np.arange(25, len(values) - 24), np.convolve(values, np.ones(50) / 50, "valid")[: len(values) - 49], label=name.replace("*w", ", weighted"))
-axes[0].set(xlabel="step", title="training loss, mean of 50 steps")
-axes[0].legend(fontsize=8)
+    axes[0].semilogy(np.arange(25, len(values) - 24), np.convolve(values, np.ones(50) / 50, "valid"), label=name.replace("*w", ", weighted"))
+axes[0].set(xlabel="step", title="training loss, mean of 50 steps", ylim=(3e-5, None))
+axes[0].legend(fontsize=8, ncols=2, loc="lower center")
 steps, *scores = zip(*checks)
 for axis, values, score, name in zip(axes[1:], scores, (psnr, ssim), ("PSNR in dB", "SSIM")):
     axis.plot(steps, values, "k.-", label="network (average of weights)")
@@ -601,19 +641,19 @@ axes[1].legend(fontsize=8)
 plt.show()
 
 # %% [markdown]
-# Learning comes in stages: first the brightness, then something like a blur (where the score stays on a plateau near the classical one), and only then
-# filters that follow edges and pass the classical line. The training loss itself looks almost flat by then, because its spread between easy and hard
-# batches is larger than the progress. Judge progress on a fixed held-out set.
+# Learning comes in stages: first the brightness, then, within a hundred steps, something like a blur that scores about as well as the classical one; from
+# there on, slowly, filters that follow edges. The training loss itself looks almost flat then, because its spread between easy and hard batches is larger
+# than the progress. Judge progress on a fixed held-out set.
 
 # %%
 rows, titles = [], []
-for k in (0, 3, 4):
+for k in (1, 3, 5):
     low, high = held_out[k]
     columns = {"LQ": np.kron(low, np.ones((2, 2))), f"bicubic + G {best_sigma}": blurs[best_sigma][k]}
     columns |= {"step 0": snapshots[0][k], "step 50": snapshots[50][k], f"step {step}": snapshots[step][k], "truth": high}
     rows.append([image[32:160, 32:160] for image in columns.values()])
     titles.append([name if name == "truth" else f"{name}\n{psnr(high, image.astype(np.float32)):.1f} dB" for name, image in columns.items()])
-show(rows, titles, size=1.75)
+show(rows, titles, size=1.6)
 
 # %% [markdown]
 # ## 6 Evaluation
@@ -621,7 +661,8 @@ show(rows, titles, size=1.75)
 # ### 6.1 What is measured
 #
 # $$ \mathrm{PSNR} = 10\log_{10}\frac{255^2}{\frac1N\sum_i(y_i-\hat y_i)^2}\ \text{dB},\qquad
-# \mathrm{SSIM} = \Big\langle\frac{(2\mu_y\mu_{\hat y}+C_1)(2\sigma_{y\hat y}+C_2)}{(\mu_y^2+\mu_{\hat y}^2+C_1)(\sigma_y^2+\sigma_{\hat y}^2+C_2)}\Big\rangle_\text{windows}. $$
+# \mathrm{SSIM} = \Big\langle\frac{(2\mu_y\mu_{\hat y}+C_1)\,(2\sigma_{y\hat y}+C_2)}
+# {(\mu_y^2+\mu_{\hat y}^2+C_1)\,(\sigma_y^2+\sigma_{\hat y}^2+C_2)}\Big\rangle_\text{windows}. $$
 #
 # PSNR is the mean squared error on a logarithmic scale. SSIM compares local means $\mu$, variances $\sigma^2$ and the covariance $\sigma_{y\hat y}$.
 # Published numbers can only be compared when all conventions agree; ours are these:
@@ -634,7 +675,8 @@ print(CONVENTION)
 # %% [markdown]
 # ### 6.2 Which network
 #
-# The project can ship weights of the `small` preset, trained for longer. If they are installed, `restore` uses them. If not, we use the network from section 5.
+# The project can ship weights of the `small` preset, trained for longer and on the full distortions of section 2. If they are there, `restore` uses them.
+# If not, we use the network from section 5, and test it on the milder distortions it was trained for.
 
 # %%
 from common.papers import paper
@@ -644,24 +686,26 @@ semnet = paper("semnet")
 try:
     card = find_weights(semnet, "small")[1]
     print(f"Using the shipped weights 'small' ({card['config']['blocks']} RRDBs, {card['config']['steps']:,} steps).")
+    degradation = Degradation()
     restoring = lambda low: restore(low, "semnet")  # noqa: E731
 except FileNotFoundError:
     print("No shipped weights 'small' found: using the tiny network trained above. Expect less than the method can do.")
+    degradation = config.degradation
     restoring = lambda low: restore_array(low, semnet, average, config)  # noqa: E731
 
 # %% [markdown]
 # ### 6.3 Against tuned classical methods
 #
-# The rivals: bicubic alone; bicubic and a Gaussian that adapts to the estimated noise; non-local means (averages similar patches), plain and behind a transform that
-# makes Poisson noise uniform ("stabilised"). Each has one strength, tuned on separate images. Test specimens are new again.
+# The rivals: bicubic alone; bicubic and a Gaussian that adapts to the estimated noise; non-local means (averages similar patches), plain and behind a
+# transform that makes Poisson noise uniform ("stabilised"). Each has one strength, tuned on separate images. Test specimens are new again.
 
 # %%
 from common.classical import METHODS, tune
 
-tuning = test_pairs(SimulatedImages(8, 8, (128, 128)), Degradation(), 8)
+tuning = test_pairs(SimulatedImages(8, 8, (128, 128)), degradation, 8)
 strengths = {name: tune(method, candidates, tuning, 2, psnr) for name, (method, candidates) in METHODS.items()}
 
-test = test_pairs(SimulatedImages(9, 16, (192, 192)), Degradation(), 9)
+test = test_pairs(SimulatedImages(9, 16, (192, 192)), degradation, 9)
 outputs = {name: [METHODS[name][0](low, 2, k) for low, _ in test] for name, k in strengths.items()}
 outputs["SEMNet"] = [restoring(low) for low, _ in test]
 scores = {name: np.array([[psnr(high, image), ssim(high, image)] for image, (_, high) in zip(images, test)]) for name, images in outputs.items()}
@@ -669,12 +713,13 @@ rival = max(strengths, key=lambda name: scores[name][:, 0].mean())
 
 print(f"{'method':30s}{'PSNR':>7s}{'SSIM':>8s}   PSNR relative to SEMNet, 95 % interval")
 for name, values in scores.items():
-    low_end, high_end = bootstrap_interval(values[:, 0] - scores["SEMNet"][:, 0]) if name != "SEMNet" else (0, 0)
-    print(f"{name:30s}{values[:, 0].mean():7.2f}{values[:, 1].mean():8.3f}   {low_end:+.2f} .. {high_end:+.2f} dB")
+    ends = bootstrap_interval(values[:, 0] - scores["SEMNet"][:, 0])
+    print(f"{name:30s}{values[:, 0].mean():7.2f}{values[:, 1].mean():8.3f}", "" if name == "SEMNet" else "  {:+.2f} .. {:+.2f} dB".format(*ends))
 print("best classical method by PSNR:", rival)
 
 # %% [markdown]
 # With 16 images the intervals are wide. An interval that contains 0 means: these images do not decide. The paper's own test had 25.
+# In the pictures, look for detail that the truth has and SEMNet lacks, and for texture that SEMNet shows and the truth does not have.
 
 # %%
 order = np.argsort(scores["SEMNet"][:, 0] - scores[rival][:, 0])
@@ -683,7 +728,7 @@ for k, remark in ((order[-1], "largest gain"), (order[len(order) // 2], "typical
     low, high = test[k]
     rows.append([np.kron(low, np.ones((2, 2)))[32:160, 32:160], *(outputs[name][k][32:160, 32:160] for name in (rival, "SEMNet")), high[32:160, 32:160]])
     titles.append([f"LQ, {remark}", *(f"{name}\n{scores[name][k, 0]:.1f} dB, {scores[name][k, 1]:.2f}" for name in (rival, "SEMNet")), "truth"])
-show(rows, titles, size=2.2)
+show(rows, titles, size=2)
 
 # %% [markdown]
 # ### 6.4 Score against noise level
@@ -710,7 +755,7 @@ plt.legend(fontsize=8)
 plt.show()
 
 # %% [markdown]
-# On nearly clean images plain bicubic is hard to beat, and may win: a network trained on heavy distortions removes "noise" that is not there.
+# On nearly clean images plain bicubic is hard to beat, and may win: a network trained on heavy distortions undoes noise and blur that are not there.
 # Its advantage, if any, lies where the noise is strong. **Do not use a denoiser on an image that needs none.**
 #
 # ### 6.5 Make it fail: an image of nothing
@@ -725,17 +770,19 @@ for name, field in fields.items():
     field = np.clip(field, 0, 1).astype(np.float32)
     output, smooth = restoring(field), upscale(field, 2, 2.0)
     rows.append([np.kron(field, np.ones((2, 2))), smooth, output, 0.5 + (output - output.mean()) / 0.2])
-    titles.append([f"only {name}\nstd {field.std():.3f}", f"bicubic + Gaussian 2\nstd {smooth.std():.3f}", f"SEMNet\nstd {output.std():.3f}", "SEMNet, contrast ×5"])
+    titles.append(
+        [f"only {name}\nstd {field.std():.3f}", f"bicubic + Gaussian 2\nstd {smooth.std():.3f}", f"SEMNet\nstd {output.std():.3f}", "SEMNet, contrast ×5"]
+    )
 show(rows, titles)
 
 # %% [markdown]
-# Noise that happens to look like a blob *becomes* a blob: smooth, plausible and false. The single-pixel flicker, which would have warned you, is gone.
+# Noise that happens to look like a blob *becomes* a blob: smooth, plausible and false. The single-pixel flicker that would have warned you is gone.
 # A restored image must never be shown without its input, and a feature counts as found only if it survives in a second, independent scan.
 #
 # ### 6.6 Make it fail: structure below the resolution
 #
-# Lines with a period of 3 HQ pixels have $f = 2/3$ cycles per LQ pixel, above the limit of $1/2$. Section 1.5 predicts a false $1-2/3=1/3$ cycles per LQ pixel:
-# lines of **6** HQ pixels. Lines of 8 HQ pixels are below the limit and should come out right.
+# Lines with a period of 3 HQ pixels have $f = 2/3$ cycles per LQ pixel, above the limit of $1/2$. Section 1.5 predicts a false $1-2/3=1/3$ cycles per LQ
+# pixel: lines of **6** HQ pixels. Lines of 8 HQ pixels are below the limit and should come out right.
 
 # %%
 rows, titles = [], []
@@ -751,7 +798,7 @@ for period in (8, 3):
 show(rows, titles)
 
 # %% [markdown]
-# The second restoration is clean, regular and wrong by a factor of two. It is not the network's fault: the information was lost by the scan.
+# The second restoration is regular, plausible and wrong by a factor of two. It is not the network's fault: the information was lost by the scan.
 # No loss, no training and no larger network can decide between two specimens that give the same LQ image. A network only guesses what is *usual*.
 #
 # **What to take home.** (1) Learned restoration is trained estimation under an assumed distortion: it is as good as the assumption. (2) It may beat classical
@@ -767,22 +814,22 @@ show(rows, titles)
 # *Hint:* for large $\lambda$ the count is nearly Gaussian; the clipped variable is $\min(0,g)$ with $g\sim\mathcal N(0,s^2)$, and
 # $\mathrm E[\min(0,g)]=-s/\sqrt{2\pi}$, $\mathrm E[\min(0,g)^2]=s^2/2$.
 #
-# **3 (easy).** The paper crops the network's view to small patches for training. How large is the patch of the paper preset (`Config.paper().lq_patch`) compared to
-# its reach of 93 pixels, and what does this mean for the outermost pixels? *Hint:* section 3, effective field; the padding is zeros.
+# **3 (easy).** The paper crops the network's view to small patches for training. How large is the patch of the paper preset (`Config.paper().lq_patch`)
+# compared to its reach of 93 pixels, and what does this mean for the outermost pixels? *Hint:* section 3, effective field; the padding is zeros.
 #
-# **4 (medium).** Derive the number 4,391,617 by hand. *Hint:* a convolution from $a$ to $b$ maps has $9ab+b$ parameters; the inputs of an RDB's convolutions grow
-# by 32 maps each, starting from 64.
+# **4 (medium).** Derive the number 4,391,617 by hand. *Hint:* a convolution from $a$ to $b$ maps has $9ab+b$ parameters; the inputs of an RDB's
+# convolutions grow by 32 maps each, starting from 64.
 #
-# **5 (medium).** Train once with `histogram_weight=0`, once with `tv_weight=0.1`, from the same seed (`keras.utils.set_random_seed`). What changes in the pictures, in
-# PSNR, in SSIM? *Hint:* `replace(config, ...)` and the loop of section 5; compare `blur` in section 4.4.
+# **5 (medium).** Train once with `histogram_weight=0`, once with `tv_weight=0.1`, from the same seed (`keras.utils.set_random_seed`). What changes in the
+# pictures, in PSNR, in SSIM? *Hint:* `replace(config, ...)` and the loop of section 5; compare `blur` in section 4.4.
 #
-# **6 (medium).** Replace the Hellinger distance by the earth mover's distance (`histogram_kind="emd"`). Plot both against the brightness shift and explain why the
-# weight 0.1 cannot simply be kept. *Hint:* compare the gradients as at the end of section 4.
+# **6 (medium).** Replace the Hellinger distance by the earth mover's distance (`histogram_kind="emd"`). Plot both against the brightness shift and explain
+# why the weight 0.1 cannot simply be kept. *Hint:* compare the gradients as at the end of section 4.
 #
-# **7 (hard).** A specialist: train with `degradation=replace(Degradation(), passes=1, blur_probability=0, resize_down_probability=0, resize_up_probability=0)`,
-# then repeat section 6.4 with both networks. Who wins where, and which network would you give to a stranger?
+# **7 (hard).** A specialist: train with `degradation=replace(Degradation(), passes=1, blur_probability=0, resize_down_probability=0,
+# resize_up_probability=0)`, then repeat section 6.4 with both networks. Who wins where, and which network would you give to a stranger?
 # *Hint:* what does the generalist have to assume about a clean image?
 #
-# **8 (hard).** The abstract reports +0.1379 in SSIM together with only +0.212 dB in PSNR. Find a distortion of the *test pair* that the network cannot repair and that
-# leaves exactly such a picture. *Hint:* add a small offset or a gain to all outputs, or shift them by half a pixel, and compute both scores of a well and a badly
-# denoised image. Which score saturates?
+# **8 (hard).** The abstract reports +0.1379 in SSIM together with only +0.212 dB in PSNR. Find a distortion of the *test pair* that the network cannot
+# repair and that leaves exactly such a picture. *Hint:* add a small offset or a gain to all outputs, or shift them by half a pixel, and compute both scores
+# of a well and a badly denoised image. Which score saturates?

@@ -34,16 +34,22 @@ def soft_histogram(image, bins: int = 64, tau: float = 0.02):
     return h / (ops.sum(h, axis=-1, keepdims=True) + 1e-6)
 
 
-def logistic_histogram(image, bins: int = 64):
-    """Hue-Net's histogram: differences of logistic functions, kernel width bin / 2.5, mirrored at 0 and 1; sums to 1. Shape (batch, channels, bins)."""
+def logistic_distribution(image, bins: int = 64):
+    """Cumulative form of Hue-Net's histogram, mirrored at 0 and 1: CDF_k for k = 1..bins, (batch, channels, bins); CDF_bins is 1.
+
+    The histogram's bins are g(x - c) + g(x + c) + g(x + c - 2) with g(u) = s(u + D/2) - s(u - D/2), s the logistic function of width D / 2.5 and D = 1 / bins;
+    summed over the bins up to k, all but the outermost logistic functions cancel.
+    """
     width = 1.0 / bins
-    scale = width / 2.5
 
-    def g(u):
-        return ops.sigmoid((u + width / 2) / scale) - ops.sigmoid((u - width / 2) / scale)
+    def s(u):
+        return ops.sigmoid(u * (2.5 / width))
 
-    h = _bin_sums(image, lambda x, centre: g(x - centre) + g(x + centre) + g(x + centre - 2), bins)
-    return h / ops.cast(ops.shape(image)[1] * ops.shape(image)[2], "float32")
+    def up_to(x, centre):
+        edge = centre + width / 2
+        return s(x + edge) - s(x - edge) + s(x + edge - 2) - s(x - 2)
+
+    return _bin_sums(image, up_to, bins) / ops.cast(ops.shape(image)[1] * ops.shape(image)[2], "float32")
 
 
 def histogram(target, prediction, kind: str = "hellinger", reduction: str = "mean", bins: int = 64, tau: float = 0.02):
@@ -55,8 +61,7 @@ def histogram(target, prediction, kind: str = "hellinger", reduction: str = "mea
     reduction "histogan" takes one norm over the whole batch, divided by the batch size, as HistoGAN's code does (Hellinger kinds only).
     """
     if kind == "emd":
-        difference = ops.cumsum(logistic_histogram(prediction, bins) - logistic_histogram(target, bins), axis=-1)
-        return ops.mean(ops.abs(difference))
+        return ops.mean(ops.abs(logistic_distribution(prediction, bins) - logistic_distribution(target, bins)))
     roots = ops.sqrt(soft_histogram(prediction, bins, tau) + 1e-6) - ops.sqrt(soft_histogram(target, bins, tau) + 1e-6)
     if reduction == "histogan":
         squared = ops.sum(ops.square(roots)) / 2

@@ -68,7 +68,7 @@ def test_dense_blocks_of_zero_weights_are_identities():
         if "_rdb" in layer.name and layer.get_weights():
             layer.set_weights([np.zeros_like(w) for w in layer.get_weights()])
     image = np.random.default_rng(0).uniform(size=(1, 8, 8, 1)).astype(np.float32)
-    trunk = keras.Model(network.input, [network.get_layer("conv_first").output, network.get_layer("rrdb1_rdb1_add").output, network.get_layer("rrdb6_add").output])
+    trunk = keras.Model(network.input, [network.get_layer(name).output for name in ("conv_first", "rrdb1_rdb1_add", "rrdb6_add")])
     first, dense, last = (np.asarray(y) for y in trunk(image))
     np.testing.assert_allclose(dense, first, rtol=1e-6)
     np.testing.assert_allclose(last, first * 1.2**6, rtol=1e-5)

@@ -1,0 +1,90 @@
+"""The contract: what every paper promises to the rest of the project."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from common import paper, papers
+from common.papers import config_from_dict, config_to_dict
+from common.restoring import find_weights, load_network, weights_folder
+from tests.helpers import ROOT
+
+NAMES = list(papers())
+
+
+def test_order_and_unknown_names():
+    order = ["sem_gan", "dlss", "semnet", "ssum_cyclegan", "cgrdn"]
+    assert NAMES == [name for name in order if name in NAMES]
+    with pytest.raises(ValueError, match="unknown paper 'nonsense'; known are .*semnet"):
+        paper("nonsense")
+
+
+def test_listing_papers_is_light():
+    code = "import sys; from common import papers; papers(); print('tensorflow' in sys.modules, 'keras' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_presets_survive_json(name):
+    entry = paper(name)
+    assert set(entry.presets) == {"paper", "small", "tiny"}
+    for config in entry.presets.values():
+        assert dataclasses.is_dataclass(config) and config.__dataclass_params__.frozen
+        assert config_from_dict(type(config), json.loads(json.dumps(config_to_dict(config)))) == config
+    with pytest.raises(ValueError, match="unknown .* keys typo"):
+        config_from_dict(type(config), {"typo": 1})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_public_names_are_few_and_the_layout_is_the_same(name):
+    package = __import__(f"paper_{name}")
+    assert "PAPER" in package.__all__ and len(package.__all__) <= 8
+    for file in ("README.md", "__init__.py", "config.py", "generator.py", "losses.py", "data.py", "train.py", "evaluate.py"):
+        assert (ROOT / f"paper_{name}" / file).is_file(), file
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_generator_and_discriminator(name):
+    entry = paper(name)
+    config = entry.presets["tiny"]
+    network = entry.build_generator(config)
+    assert isinstance(network, keras.Model)
+    output = network(np.zeros((1, 32, 32, 1), np.float32))
+    assert output.dtype == "float32"
+    if entry.scale:
+        assert output.shape[1] % entry.scale == 0
+    entry.build_discriminator(config)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_statistics_prepare_and_finish_are_inverse_ways(name):
+    entry = paper(name)
+    images = np.random.default_rng(0).gamma(4, 300, (2, 40, 36, 1)).astype(np.float32)
+    state = entry.statistics(images)
+    back = np.asarray(entry.finish(entry.prepare(images, state), state))
+    if back.shape == images.shape:
+        np.testing.assert_allclose(back, images, rtol=1e-4, atol=1e-2)
+    assert np.isfinite(back).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shipped_weights_and_their_card(name):
+    entry = paper(name)
+    for file in weights_folder(entry).glob("*.weights.h5"):
+        shipped = file.name.removesuffix(".weights.h5")
+        _, card = find_weights(entry, shipped)
+        assert len(card["sha256"]) == 64 and card["training"]["command"] and card["results"]
+        assert file.stat().st_size < 5.3e6
+        load_network(entry, shipped)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_samples_have_a_truth(name):
+    entry = paper(name)
+    for _, micrograph, truth in entry.samples(0)[:1]:
+        assert truth.shape == tuple(n * entry.scale for n in micrograph.data.shape)
