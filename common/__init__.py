@@ -1,7 +1,11 @@
 """empapers: electron-microscopy restoration papers as runnable Keras code. This package is what they share."""
 
-from .micrograph import Micrograph, load_micrograph, save_micrograph
-from .papers import Paper, paper, papers
-from .restoring import restore
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes would bury our own lines; set it to 0 to see them
+
+from .micrograph import Micrograph, load_micrograph, save_micrograph  # noqa: E402
+from .papers import Paper, paper, papers  # noqa: E402
+from .restoring import restore  # noqa: E402
 
 __all__ = ["Micrograph", "Paper", "load_micrograph", "paper", "papers", "restore", "save_micrograph"]

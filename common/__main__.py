@@ -5,14 +5,11 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
-import os
 import re
 import sys
 import warnings
 from pathlib import Path
 from typing import Annotated, Literal
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes would bury our own lines
 
 import tyro
 

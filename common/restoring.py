@@ -40,7 +40,7 @@ def find_weights(paper: Paper, weights: str | Path) -> tuple[Path, dict]:
         path = weights_folder(paper) / f"{weights}.weights.h5"
     if not path.is_file():
         shipped = sorted(p.name.removesuffix(".weights.h5") for p in weights_folder(paper).glob("*.weights.h5"))
-        known = ', '.join(shipped) or 'none'
+        known = ", ".join(shipped) or "none"
         raise FileNotFoundError(f"no weights {str(weights)!r} for {paper.name}; use a shipped name ({known}), a run folder or a .weights.h5 file")
     cards = [path.with_name(path.name.removesuffix(".weights.h5") + ".json"), path.with_name("config.json")]
     card = next((c for c in cards if c.is_file()), None)

@@ -30,7 +30,16 @@ PUBLISHED = {"psnr": 0.212, "ssim": 0.1379}  # gains over bicubic + Gaussian blu
 SCORES = {"psnr": (psnr, "dB"), "ssim": (ssim, "")}
 
 
-def evaluate_semnet(out: Path, weights: str = "small", seed: int = 0, data: Path | None = None, pairs: Path | None = None, images: int = 25) -> dict:
+def evaluate_semnet(
+    out: Path,
+    weights: str = "small",
+    seed: int = 0,
+    data: Path | None = None,
+    pairs: Path | None = None,
+    images: int = 25,
+    size: tuple[int, int] = (960, 1280),
+    tuning_images: int = 16,
+) -> dict:
     """Write results.json, tables and figures into a folder; returns the items of results.json.
 
     Args:
@@ -40,17 +49,19 @@ def evaluate_semnet(out: Path, weights: str = "small", seed: int = 0, data: Path
         data: a folder of images for track F.
         pairs: a folder with `lq` and `hq` inside, equal file names, for track P.
         images: how many simulated micrographs track S has.
+        size: their height and width; the inputs are half as large.
+        tuning_images: simulated micrographs on which the classical methods are tuned.
     """
     out.mkdir(parents=True, exist_ok=True)
     semnet = paper("semnet")
     network, config = load_network(semnet, weights)
     degradation = Degradation()
-    strengths = tuned_strengths(degradation)
+    strengths = tuned_strengths(degradation, tuning_images)
 
     def restored(low: np.ndarray) -> np.ndarray:
         return restore_array(np.round(low * 255), semnet, network, config) / 255
 
-    simulated = SimulatedImages(TEST_SEED + seed, images, (960, 1280))
+    simulated = SimulatedImages(TEST_SEED + seed, images, size)
     names, tracks, notes = {"S": [simulated.name(k) for k in range(images)]}, {"S": test_pairs(simulated, degradation, seed)}, {}
     if data is not None:
         names["F"], truths, notes["F"] = scorable_images(data)
@@ -76,7 +87,7 @@ def evaluate_semnet(out: Path, weights: str = "small", seed: int = 0, data: Path
     return items
 
 
-def tuned_strengths(degradation: Degradation, images: int = 16) -> dict[str, float]:
+def tuned_strengths(degradation: Degradation, images: int) -> dict[str, float]:
     """The strength k of every classical method with the best mean PSNR on simulated pairs that are used for nothing else."""
     couples = test_pairs(SimulatedImages(TUNING_SEED, images, (256, 256)), degradation, TUNING_SEED)
     return {name: tune(method, candidates, couples, SCALE, psnr) for name, (method, candidates) in METHODS.items()}
@@ -131,12 +142,12 @@ def real_pairs(folder: Path) -> tuple[list[str], list[tuple[np.ndarray, np.ndarr
 
 
 def aligned(image: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """The image after a sub-pixel shift (phase correlation, 1/20 px) and a global affine fit of its grey levels to the truth's."""
-    from scipy.ndimage import shift
-    from skimage.registration import phase_cross_correlation
-
-    offset = phase_cross_correlation(truth, image, upsample_factor=20)[0]
-    moved = shift(image, offset, order=3, mode="nearest")
+    """The image after a sub-pixel shift (of the highest correlation coefficient) and a global affine fit of its grey levels to the truth's."""
+    shift = np.eye(2, 3, dtype=np.float32)
+    criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 200, 1e-6)
+    truth, image = truth.astype(np.float32), image.astype(np.float32)
+    _, shift = cv2.findTransformECC(truth, image, shift, cv2.MOTION_TRANSLATION, criteria)
+    moved = cv2.warpAffine(image, shift, truth.shape[::-1], flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
     gain, level = np.polyfit(moved.ravel(), truth.ravel(), 1)
     return (gain * moved + level).astype(np.float32)
 
