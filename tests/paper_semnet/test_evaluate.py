@@ -49,7 +49,7 @@ def test_noisy_images_are_no_truth(tmp_path):
     rng = np.random.default_rng(0)
     clean = cv2.GaussianBlur(simulate("grains", 3, (160, 160)).image, (0, 0), 1.5)
     write(tmp_path / "clean.png", clean)
-    write(tmp_path / "noisy.png", 0.2 + 0.6 * clean + rng.normal(0, 0.05, clean.shape))
+    write(tmp_path / "noisy.png", 0.2 + 0.6 * clean + rng.normal(0, 0.03, clean.shape))
     write(tmp_path / "noise.png", 0.5 + rng.normal(0, 0.15, clean.shape))
     names, images, notes = scorable_images(tmp_path)
     assert names == ["clean.png", "noisy.png"]
