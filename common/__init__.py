@@ -2,7 +2,7 @@
 
 import os
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes would bury our own lines; set it to 0 to see them
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up notes would bury our own lines; set it to 0 to see them
 
 from .micrograph import Micrograph, load_micrograph, save_micrograph  # noqa: E402
 from .papers import Paper, paper, papers  # noqa: E402

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
+import os
 import re
 import sys
 import warnings
@@ -43,7 +44,23 @@ def parse(function, arguments: list[str], prog: str):
         lines = [re.sub(r"[╭╮╰╯│─]+", " ", line).strip() for line in printed.getvalue().splitlines()]
         text = " ".join(line for line in lines if line).split(" For full helptext")[0].removeprefix("Parsing error").strip()
         raise UsageError(f"{re.sub(' +', ' ', text)} (see {prog} --help)") from None
+    start_tensorflow()
     return call()
+
+
+def start_tensorflow() -> None:
+    """Import TensorFlow without the lines that its C++ part writes to stderr before any setting reaches it; errors are raised, so nothing is lost."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _deferred(function):
@@ -102,12 +119,14 @@ def train_command(arguments: list[str]) -> None:
             break
     if preset not in chosen.presets:
         raise UsageError(f"unknown preset {preset!r} of {chosen.name}; known are {', '.join(chosen.presets)}")
+    start_tensorflow()
     function = with_config(inspect.unwrap(chosen.train), chosen.presets[preset])
     parse(function, rest, f"empapers train {chosen.name}")
 
 
 def evaluate_command(arguments: list[str]) -> None:
     chosen, rest = take_paper(arguments, "empapers evaluate")
+    start_tensorflow()
     items = parse(inspect.unwrap(chosen.evaluate), rest, f"empapers evaluate {chosen.name}")
     for name, entry in items.items():
         print(f"{name}: {entry['value']:.4g} {entry['unit']}")
