@@ -159,18 +159,23 @@ def restore_command(arguments: list[str]) -> None:
         """
         from .data import image_files
         from .micrograph import load_micrograph, save_micrograph
-        from .restoring import restore
+        from .restoring import find_weights, restore
 
         if not files:
             raise UsageError("name at least one micrograph to restore")
+        find_weights(chosen, weights)
         inputs = [f for path in files for f in (image_files(path) if path.is_dir() else [path])]
-        out.mkdir(parents=True, exist_ok=True)
+        targets = [out / f"{path.stem}_{chosen.name}{'.png' if path.suffix.lower() in ('.png', '.jpg', '.jpeg') else '.tif'}" for path in inputs]
+        twins = sorted({str(t) for t in targets if targets.count(t) > 1})
+        if twins:
+            raise UsageError(f"several inputs would be written to {', '.join(twins)}; restore them into different folders")
         failures = []
-        for path in inputs:
+        for path, target in zip(inputs, targets, strict=True):
             try:
                 micrograph = load_micrograph(path, frame=frame)
                 restored = restore(micrograph, chosen, weights=weights, step=step, tile=tile, exact=exact, precision=precision, progress=True)
-                target = save_micrograph(out / f"{path.stem}_{chosen.name}{'.png' if path.suffix.lower() in ('.png', '.jpg', '.jpeg') else '.tif'}", restored)
+                out.mkdir(parents=True, exist_ok=True)
+                save_micrograph(target, restored)
             except (ValueError, OSError) as error:
                 failures.append(error)
                 if len(inputs) > 1:
@@ -230,10 +235,18 @@ def guarded(action, *arguments) -> int:
     except KeyboardInterrupt:
         print("empapers: interrupted", file=sys.stderr)
         return 130
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
+    except (ValueError, OSError, ImportError, RuntimeError, AssertionError, *library_errors()) as error:
         print(f"empapers: {first_line(error)}", file=sys.stderr)
         return 2
     return 0
+
+
+def library_errors() -> tuple[type[Exception], ...]:
+    """What OpenCV and TensorFlow raise when memory, disk or a file lets them down; neither is an OSError."""
+    import cv2
+
+    tensorflow = sys.modules.get("tensorflow")
+    return (cv2.error, tensorflow.errors.OpError) if tensorflow else (cv2.error,)
 
 
 def run_tool(function, prog: str) -> int:

@@ -1,6 +1,6 @@
 """From numbered examples to tf.data batches, and image sources that training draws from.
 
-The rule that everything rests on: example i is a pure function of (seed, i). A run is therefore resumed by a number, and worker w of n takes i = w (mod n).
+The rule that everything rests on: example i is a pure function of (seed, i). A run is therefore resumed by a number.
 """
 
 from __future__ import annotations
@@ -27,10 +27,8 @@ def batches(
     shapes: Sequence[tuple[int, ...]],
     batch: int,
     start: int = 0,
-    worker: int = 0,
-    workers: int = 1,
 ):
-    """An endless tf.data.Dataset of float32 batches of `example(i)` for i = start, start + 1, ... (only i = worker mod workers).
+    """An endless tf.data.Dataset of float32 batches of `example(i)` for i = start, start + 1, ...
 
     example: index -> arrays of the given shapes, a pure function; it runs in threads, so it must not write to shared state.
     start: the first index; a run resumed at step s starts at s * batch.
@@ -46,7 +44,7 @@ def batches(
         arrays = tf.numpy_function(one, [index], [tf.float32] * len(shapes))
         return tuple(tf.ensure_shape(a, s) for a, s in zip(arrays, shapes, strict=True))
 
-    indices = tf.data.Dataset.range(start + worker, np.iinfo(np.int64).max, workers)
+    indices = tf.data.Dataset.range(start, np.iinfo(np.int64).max)
     return indices.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).batch(batch, drop_remainder=True).prefetch(4)
 
 
@@ -54,16 +52,21 @@ def intensity_range(images):
     """Black and white of each image: its 0.1 and 99.9 % quantiles over 256 x 256 evenly spaced pixels.
 
     images: (batch, height, width, 1) float32, finite. Returns (batch, 1, 1, 2) float32. Quantiles rather than extremes, because one hot pixel must not darken
-    the rest; evenly spaced pixels, because an exported graph must not sort 67 million of them. A constant image of value v gives (v, v + 1).
+    the rest; evenly spaced pixels, because an exported graph must not sort 67 million of them. Where the quantiles coincide the extremes are taken; a
+    constant image of value v gives v and a little more (1 for ordinary values).
     """
     from keras import ops
 
     images = ops.cast(images, "float32")
+    everything = ops.reshape(images, (ops.shape(images)[0], -1))
     for axis in (1, 2):
         images = ops.take(images, ops.arange(256) * ops.shape(images)[axis] // 256, axis=axis)
     values = ops.sort(ops.reshape(images, (-1, 256 * 256)), axis=-1)
     low, high = values[:, 65:66], values[:, 65470:65471]
-    return ops.reshape(ops.concatenate([low, ops.where(high > low, high, low + 1)], axis=-1), (-1, 1, 1, 2))
+    flat = high <= low
+    low, high = ops.where(flat, ops.min(everything, axis=-1, keepdims=True), low), ops.where(flat, ops.max(everything, axis=-1, keepdims=True), high)
+    high = ops.where(high > low, high, low + ops.maximum(1.0, 1e-6 * ops.abs(low)))
+    return ops.reshape(ops.concatenate([low, high], axis=-1), (-1, 1, 1, 2))
 
 
 def to_unit_range(images, state):
@@ -87,16 +90,32 @@ def image_files(folder: str | Path) -> list[Path]:
     return files
 
 
-def folder_images(folder: str | Path, smallest: int) -> list[np.ndarray]:
-    """All images of a folder as (height, width) float32 in [0, 1] by `intensity_range`; those with a side below `smallest` are reflected up to it."""
-    images = []
-    for path in image_files(folder):
-        data = load_micrograph(path).data.astype(np.float32)
-        data = np.where(np.isfinite(data), data, np.median(data[np.isfinite(data)]))[None, ..., None]
-        image = np.clip(to_unit_range(data, np.asarray(intensity_range(data)))[0, ..., 0], 0, 1)
-        short = [(max(0, smallest - n) // 2, max(0, smallest - n + 1) // 2) for n in image.shape]
-        images.append(np.pad(image, short, mode="symmetric"))
-    return images
+class FolderImages(Sequence):
+    """The images of a folder as (height, width) float32 in [0, 1] by `intensity_range`, read when asked for; the last 256 are kept as 16 bit.
+
+    Images with a side below `smallest` are reflected up to it; pixels that are not finite become the median.
+    """
+
+    def __init__(self, folder: str | Path, smallest: int):
+        self.files, self.smallest = image_files(folder), smallest
+        self._read = lru_cache(maxsize=256)(self._read_uncached)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, k: int) -> np.ndarray:
+        return self._read(range(len(self.files))[k]).astype(np.float32) / 65535
+
+    def _read_uncached(self, k: int) -> np.ndarray:
+        data = load_micrograph(self.files[k]).data.astype(np.float32)
+        finite = np.isfinite(data)
+        if not finite.all():
+            if not finite.any():
+                raise ValueError(f"{self.files[k]} holds no finite pixel; take it out of the folder")
+            data = np.where(finite, data, np.median(data[finite]))
+        image = np.clip(to_unit_range(data, np.asarray(intensity_range(data[None, ..., None]))[0, 0]), 0, 1)
+        short = [(max(0, self.smallest - n) // 2, max(0, self.smallest - n + 1) // 2) for n in image.shape]
+        return np.round(np.pad(image, short, mode="symmetric") * 65535).astype(np.uint16)
 
 
 class SimulatedImages(Sequence):

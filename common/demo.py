@@ -17,6 +17,7 @@ from .metrics import CONVENTION, psnr, ssim
 from .micrograph import Micrograph, load_micrograph, save_micrograph
 from .papers import Paper, papers
 from .restoring import find_weights, restore
+from .training import write_atomically
 
 SHOWN = 380  # side of the pictures in the report, in pixels of the restored image
 
@@ -52,7 +53,7 @@ def demo(out: Path = Path("demo"), input: Path | None = None, frame: int | None 
     warning = "A network invents plausible detail where the input holds none. Do not measure what only the restored image shows."
     body = f"<h1>empapers demo</h1><p class=note>{warning}</p>{''.join(sections)}<p>{html.escape(CONVENTION)}.</p>"
     report = out / "report.html"
-    report.write_text(f"<!doctype html><meta charset=utf-8><title>empapers demo</title><style>{STYLE}</style>{body}", encoding="utf-8")
+    write_atomically(report, f"<!doctype html><meta charset=utf-8><title>empapers demo</title><style>{STYLE}</style>{body}")
     print(f"done in {time.perf_counter() - began:.0f} s; open {report.resolve()}")
     return report
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from pathlib import Path
@@ -21,6 +22,8 @@ def item(value: float, unit: str = "", baseline: float | None = None, published:
 def paired_gain(ours, baseline, unit: str, published: float | None = None) -> dict:
     """Mean gain of paired per-image scores (higher is better) as an item: bootstrap interval, and the share of images made worse."""
     ours, baseline = np.asarray(ours, float), np.asarray(baseline, float)
+    finite = np.isfinite(ours) & np.isfinite(baseline)  # a constant image restored exactly has no PSNR to average
+    ours, baseline = ours[finite], baseline[finite]
     gains = ours - baseline
     more = {"ours": float(ours.mean()), "worse": float((gains < 0).mean())}
     return item(float(gains.mean()), unit, float(baseline.mean()), published, len(gains), bootstrap_interval(gains), **more)
@@ -35,17 +38,19 @@ def write_results(out: Path, paper: str, weights: str, seed: int, items: dict, *
         interval = "" if entry["interval"] is None else " .. ".join(_shown(v) for v in entry["interval"])
         cells = (name, f"{_shown(entry['value'])} {entry['unit']}".strip(), interval, _shown(entry["baseline"]), _shown(entry["published"]), _shown(entry["n"]))
         lines.append("| " + " | ".join(cells) + " |")
-    write_atomically(out / "results.md", "\n".join(lines) + f"\n\n{CONVENTION}\n")
-    write_atomically(out / "results.json", json.dumps(document, indent=2))
+    lines += ["", CONVENTION, *(f"- {note}" for notes in more.get("notes", {}).values() for note in notes)]
+    write_atomically(out / "results.md", "\n".join(lines) + "\n")
+    write_atomically(out / "results.json", json.dumps(document, indent=2, allow_nan=False))
     return out / "results.json"
 
 
 def write_table(path: Path, rows: list[dict]) -> None:
     """A CSV table, one dict a row, the columns of the first."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys())
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue())
 
 
 def _shown(value) -> str:

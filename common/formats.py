@@ -144,7 +144,7 @@ def read_hdf5(path: Path, frame: int | None) -> Raw:
         if len(images) > 1:
             raise Refusal(f"it holds several image datasets ({listing(holds)}); save the one you want in a file of its own")
         dataset = next(iter(images.values()), np.empty((0, 0, 0)))
-        is_stack = dataset.ndim == 3 and dataset.shape[2] not in (3, 4)
+        is_stack = dataset.ndim == 3 and dataset.shape[2] not in (1, 3, 4)
         _, index = pick([len(dataset) if is_stack else 1], frame, holds)
         check_bytes(dataset.shape[is_stack:], dataset.dtype)
         data = to_grey(dataset[index] if is_stack else dataset[()], path)

@@ -28,7 +28,7 @@ class Paper:
     multiple: the network wants input sides divisible by this.
     symmetries: flips under which the physics of the acquisition is unchanged, of "flip_rows", "flip_columns", "transpose".
     train: (config, out, resume=False, **data options) -> None, leaves a run folder.
-    evaluate: (weights, out, seed=0, **data options) -> results, leaves results.json with tables and figures.
+    evaluate: (out, weights="small", seed=0, **data options) -> items, leaves results.json with tables and figures.
     samples: seed -> list of (name, degraded Micrograph, truth array in the same units, `scale` times as large), for the demo.
     """
 

@@ -36,7 +36,7 @@ def publish(paper: str, run: Path, results: Path, command: str, name: str = "sma
         "paper": entry.name,
         "citation": entry.citation,
         "sha256": hashlib.sha256(target.read_bytes()).hexdigest(),
-        "training": {"command": command, "data": "simulated specimens only", "seconds": seconds, "curve": curve, "versions": description["versions"]},
+        "training": {"command": command, "data": description["data"], "seconds": seconds, "curve": curve, "versions": description["versions"]},
         "results": measured["items"],
         "classical": measured["classical"],
         "convention": measured["convention"],

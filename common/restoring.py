@@ -79,12 +79,15 @@ def _load(paper_: Paper, path: Path, modified: int, config_json: str, precision:
 # --- Tiles ---
 
 
-def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
-    """First pixels of tiles that cover `length` pixels, neighbours sharing at least `overlap`, the last one ending with the image."""
+def tile_starts(length: int, tile: int, overlap: int, multiple: int = 1) -> list[int]:
+    """First pixels of tiles that cover `length` pixels, neighbours sharing at least `overlap`, the last one ending with the image.
+
+    All are divisible by `multiple` where length and tile are: a network that halves its input must see each tile on the grid of the whole image.
+    """
     if length <= tile:
         return [0]
-    count = int(np.ceil((length - overlap) / (tile - overlap)))
-    return [round(k * (length - tile) / (count - 1)) for k in range(count)]
+    count = int(np.ceil((length - overlap) / ((tile - overlap) // multiple * multiple)))
+    return [k * (length - tile) // (count - 1) // multiple * multiple for k in range(count)]
 
 
 def tile_weights(start: int, tile: int, hard: bool, neighbours: tuple[int | None, int | None]) -> np.ndarray:
@@ -121,21 +124,19 @@ def restore_array(image: np.ndarray, paper: Paper, network, config, *, tile: int
     if halo is None:
         raise ValueError(f"{paper.name} sees the whole image at once (instance statistics), so no tiling is exact; leave exact off")
     height, width = image.shape
-    tile = _round_up(tile or max(TILE, 4 * halo), paper.multiple)
+    tile = -(-(tile or max(TILE, 4 * halo)) // paper.multiple) * paper.multiple
     if tile <= 2 * halo and (height > tile or width > tile):
         raise ValueError(f"tile {tile} is too small: it must exceed twice the halo of {halo} pixels")
-    scale = paper.scale
+    scale, run = paper.scale, compiled(paper, network)
     state = paper.statistics(image[None, ..., None])
-    run = compiled(paper, network)
-    total = np.zeros((height * scale, width * scale), np.float32)
+    image = np.pad(image, [(0, -n % paper.multiple) for n in image.shape], mode="symmetric")
+    total = np.zeros([n * scale for n in image.shape], np.float32)
     share = np.zeros_like(total)
-    rows, columns = (tile_starts(n, tile, 2 * halo) for n in image.shape)
+    rows, columns = (tile_starts(n, tile, 2 * halo, paper.multiple) for n in image.shape)
     spans = [(i, j) for i in range(len(rows)) for j in range(len(columns))]
     for i, j in tqdm(spans, desc=paper.name, unit="tile", disable=not progress or len(spans) == 1, leave=False):
         part = image[rows[i] : rows[i] + tile, columns[j] : columns[j] + tile]
-        padding = [(0, _round_up(n, paper.multiple) - n) for n in part.shape]
-        output = run(np.pad(part, padding, mode="symmetric")[None, ..., None], state).numpy()[0, ..., 0]
-        output = output[: part.shape[0] * scale, : part.shape[1] * scale]
+        output = run(part[None, ..., None], state).numpy()[0, ..., 0]
         wy, wx = (
             np.repeat(tile_weights(starts[k], n, exact, (starts[k - 1] if k else None, starts[k + 1] if k + 1 < len(starts) else None)), scale)
             for starts, k, n in ((rows, i, part.shape[0]), (columns, j, part.shape[1]))
@@ -144,7 +145,7 @@ def restore_array(image: np.ndarray, paper: Paper, network, config, *, tile: int
         weight = wy[:, None] * wx[None]
         total[where] += weight * output
         share[where] += weight
-    return total / share
+    return (total / share)[: height * scale, : width * scale]
 
 
 @lru_cache(maxsize=4)
@@ -162,10 +163,6 @@ def compiled(paper: Paper, network):
     return run
 
 
-def _round_up(n: int, multiple: int) -> int:
-    return -(-n // multiple) * multiple
-
-
 # --- The call that users make ---
 
 
@@ -177,6 +174,7 @@ def restore(
     tile: int | None = None,
     exact: bool = False,
     step: int | None = None,
+    return_trust: bool = False,
     precision: str = "float32",
     progress: bool = False,
 ) -> np.ndarray | Micrograph:
@@ -185,14 +183,19 @@ def restore(
     image: (height, width) of any real dtype, or a Micrograph. An array gives an array, a Micrograph gives a Micrograph whose pixel size is divided by
     the scale; both in the input's units and dtype (integers are rounded and clipped). NaN and infinite pixels become the median, with a warning.
     paper: name or Paper. weights: a shipped name, a .weights.h5 file or a run folder. tile, exact: see `restore_array`. step: for papers whose scale is the
-    user's to choose. precision: "float32", "mixed_bfloat16", ... progress: show a bar.
+    user's to choose. return_trust: not available yet, a ValueError. precision: "float32", "mixed_bfloat16", ... progress: show a bar.
     Raises ValueError for complex, constant-size-zero, coloured or stacked input, FileNotFoundError for missing weights.
     """
     paper = paper_by_name(paper) if isinstance(paper, str) else paper
+    if return_trust:
+        raise ValueError("trust maps are not available yet; leave return_trust off")
     if isinstance(image, Micrograph):
         data = restore(image.data, paper, weights=weights, tile=tile, exact=exact, step=step, precision=precision, progress=progress)
         size = None if image.pixel_size is None else image.pixel_size / paper.scale
-        return image.replace(data=data, pixel_size=size, metadata={**image.metadata, "restored": {"paper": paper.name, "weights": str(weights)}})
+        metadata = {key: value for key, value in image.metadata.items() if key != "axes"}  # the file's own axes, whose scale is no longer true
+        if "pixel_size_xy" in metadata:
+            metadata["pixel_size_xy"] = [n / paper.scale for n in metadata["pixel_size_xy"]]
+        return image.replace(data=data, pixel_size=size, metadata={**metadata, "restored": {"paper": paper.name, "weights": str(weights)}})
     image = np.asarray(image)
     if image.ndim != 2 or not image.size:
         raise ValueError(f"expected one grey image of shape (height, width), got {image.shape}; choose a frame or a channel first")

@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -88,29 +88,35 @@ class Run:
     """A run folder: config.json, metrics.csv, checkpoints/, previews/ and, at the end, final.weights.h5 and one file per further network."""
 
     folder: Path
+    description: dict = field(default_factory=dict)
 
     @classmethod
-    def open(cls, folder: str | Path, paper: str, config, resume: bool) -> Run:
-        """Create or reopen the folder. FileExistsError if it is in use and `resume` is off; ValueError if it was made with another configuration.
+    def open(cls, folder: str | Path, paper: str, config, resume: bool, data: dict | None = None) -> Run:
+        """Create or reopen the folder; `describe` then writes config.json.
 
-        Only `steps` may differ: it says when to stop, not what a step is.
+        FileExistsError if it is in use and `resume` is off; ValueError if it was made with another configuration or other data.
+        Only `steps` may differ: it says when to stop, not what a step is. data: what the examples come from, in JSON-ready values.
         """
         run = cls(Path(folder))
-        description = {"paper": paper, "config": config_to_dict(config)}
+        description = {"paper": paper, "data": data, "config": config_to_dict(config)}
         path = run.folder / "config.json"
         if run.folder.exists() and any(run.folder.iterdir()) and not resume:
             raise FileExistsError(f"{folder} is not empty; choose another --out, or add --resume to go on with that run")
         if path.exists():
             former = json.loads(path.read_text())
-            before, now = ({"paper": d["paper"], **d["config"], "steps": None} for d in (former, json.loads(json.dumps(description))))
+            before, now = ({"paper": d["paper"], "data": d["data"], **d["config"], "steps": None} for d in (former, json.loads(json.dumps(description))))
             changed = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
             if changed:
                 changes = ", ".join(f"{k}: {before.get(k)} -> {now.get(k)}" for k in changed)
                 raise ValueError(f"{folder} was made with another configuration ({changes}); resume with the same flags, or start a new --out")
         for part in ("checkpoints", "previews"):
             (run.folder / part).mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps({**description, "versions": versions()}, indent=2))
+        run.description = {**description, "versions": versions()}
         return run
+
+    def describe(self) -> None:
+        """Write config.json."""
+        write_atomically(self.folder / "config.json", json.dumps(self.description, indent=2))
 
     def log(self, rows: list[dict]) -> None:
         """Write metrics.csv anew; the columns are those of all rows."""
@@ -130,7 +136,7 @@ class Run:
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file so that readers see the old one or the new one, never half of it."""
     temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
 
 
@@ -156,6 +162,7 @@ def train(
     out: str | Path,
     *,
     resume: bool = False,
+    data: dict | None = None,
     validate: Callable[[Trainer], dict] | None = None,
     preview: Callable[[Trainer], np.ndarray] | None = None,
     strategy: tf.distribute.Strategy | None = None,
@@ -165,11 +172,12 @@ def train(
     """Train to `config.steps` steps and leave a run folder.
 
     build: makes the trainer (called in the strategy's scope). dataset: first step -> batches from that step on.
+    data: what the examples come from, kept in config.json; a resumed run must say the same.
     validate: trainer -> name -> number, preview: trainer -> (height, width) image in [0, 1]; both every `config.validate_every` steps and at the end.
     A run resumed from step s goes on exactly as one that was never stopped. Ctrl-C saves a checkpoint first.
     Raises NonFinite when a loss or a weight is no finite number any more; the checkpoints in the folder are older and good.
     """
-    run = Run.open(out, paper, config, resume)
+    run = Run.open(out, paper, config, resume, data)
     strategy = strategy or tf.distribute.get_strategy()
     keras.utils.set_random_seed(config.seed)
     with strategy.scope():
@@ -195,11 +203,15 @@ def train(
     def save():
         bad = [v.path for net in trainer.networks.values() for v in net.variables if not np.isfinite(keras.ops.convert_to_numpy(v)).all()]
         if bad:
-            raise NonFinite(f"weight {bad[0]} is not finite after step {int(step)}; the last good checkpoint is {manager.latest_checkpoint}")
-        manager.save(checkpoint_number=int(step))
+            raise NonFinite(f"weight {bad[0]} is not finite after step {int(step.numpy())}; the last good checkpoint is {manager.latest_checkpoint}")
+        manager.save(checkpoint_number=int(step.numpy()))
 
     batches = iter(strategy.experimental_distribute_dataset(dataset(first))) if first < config.steps else None
-    began = window = time.perf_counter()
+    if first > config.steps:
+        raise ValueError(f"{out} has gone {first} steps already; resume it with --steps {first} or more")
+    run.describe()
+    window = time.perf_counter()
+    began = window - (float(rows[-1]["seconds"]) if rows else 0.0)  # a resumed run goes on counting
     waited = 0.0
     sums: dict[str, float] = {}
     counted = 0
@@ -236,7 +248,7 @@ def train(
                     save()
     except KeyboardInterrupt:
         save()
-        print(f"\nstopped at step {int(step)}; go on with --resume")
+        print(f"\nstopped at step {int(step.numpy())}; go on with --resume")
         raise
     for name, network in trainer.networks.items():
         save_weights(network, run.folder / f"{name}.weights.h5")

@@ -69,9 +69,14 @@ class Config:
     validate_every: int = 5_000
     validation_images: int = 25  # the abstract's test set has 25
 
+    def __post_init__(self):
+        for name in ("blocks", "features", "growth", "channels", "steps", "batch", "hq_crop", "lq_patch", "specimens", "checkpoint_every", "validate_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
     @classmethod
     def paper(cls) -> Config:
-        """The abstract's network and schedule: 4,391,617 parameters; about three hours on a large GPU, weeks on a CPU."""
+        """The abstract's network and schedule: 4,391,617 parameters; estimated at three hours on a large GPU, weeks on a CPU."""
         return cls()
 
     @classmethod

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from common.data import SimulatedImages, example_rng, folder_images
+from common.data import FolderImages, SimulatedImages, example_rng, image_files
 from common.micrograph import Micrograph
 from common.specimens import SPECIMENS, simulate
 
@@ -168,8 +169,19 @@ def training_pairs(config: Config, sem: str | Path | None = None, natural: str |
         raise ValueError(f"hq_crop must be even and at least twice lq_patch, got {config.hq_crop} and {config.lq_patch}")
     folders = [folder for folder in (sem, natural) if folder is not None]
     if folders:
-        return Pairs(config, tuple(folder_images(folder, config.hq_crop) for folder in folders))
+        return Pairs(config, tuple(FolderImages(folder, config.hq_crop) for folder in folders))
     return Pairs(config, (SimulatedImages(config.seed, config.specimens, (max(512, config.hq_crop),) * 2),))
+
+
+def describe_data(config: Config, sem: str | Path | None, natural: str | Path | None) -> dict:
+    """What `training_pairs` draws from, for config.json: folders with the number of their images and a hash of their names and sizes."""
+    described = {}
+    for name, folder in (("sem", sem), ("natural", natural)):
+        if folder is not None:
+            files = image_files(folder)
+            listing = "\n".join(f"{f.name} {f.stat().st_size}" for f in files)
+            described[name] = {"folder": str(folder), "images": len(files), "sha256": hashlib.sha256(listing.encode()).hexdigest()}
+    return described or {"simulated specimens": config.specimens}
 
 
 def test_pairs(images: Sequence[np.ndarray], degradation: Degradation, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -223,7 +235,7 @@ def preview(out: Path, degradation: Degradation, preset: Literal["paper", "small
     """
     config = getattr(Config, preset)()
     config = replace(config, degradation=degradation)
-    source = folder_images(images, config.hq_crop) if images else SimulatedImages(config.seed, count, (max(512, config.hq_crop),) * 2)
+    source = FolderImages(images, config.hq_crop) if images else SimulatedImages(config.seed, count, (max(512, config.hq_crop),) * 2)
     contact_sheet(source, config, count).savefig(out, dpi=60)
 
 

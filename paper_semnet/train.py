@@ -8,14 +8,14 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from common.classical import upscale
+from common.classical import METHODS, tune_all
 from common.data import SimulatedImages, batches
 from common.metrics import psnr, ssim
 from common.precision import building, guarded
 from common.training import Trainer, halving, minimise, train, update_average, weighted_sum
 
 from .config import Config
-from .data import test_pairs, training_pairs
+from .data import SCALE, describe_data, test_pairs, training_pairs
 from .generator import build_generator
 from .losses import losses
 
@@ -48,11 +48,15 @@ def train_semnet(config: Config, out: Path, resume: bool = False, sem: Path | No
     """Train to `config.steps` steps into the run folder `out`.
 
     sem, natural: folders of high-quality images, sampled 1:1 when both are given; simulated specimens when neither is. Validation is on `validation_images`
-    simulated micrographs of other seeds, degraded with a frozen seed, beside bicubic interpolation with the best fixed Gaussian on that very set.
+    simulated micrographs of other seeds, degraded with a frozen seed, beside the best classical method, tuned on yet others.
     """
     pairs = training_pairs(config, sem, natural)
-    held_out = test_pairs(SimulatedImages(config.seed + 1, config.validation_images, (256, 256)), config.degradation, config.seed + 1)
-    baseline = max((_scores([upscale(low, 2, sigma) for low, _ in held_out], held_out) for sigma in (0.0, 0.5, 1.0, 1.5, 2.0, 2.5)), key=lambda s: s["psnr"])
+    held_out, tuning = (
+        test_pairs(SimulatedImages(config.seed + k, count, (256, 256)), config.degradation, config.seed + k)
+        for k, count in ((1, config.validation_images), (2, min(8, config.validation_images)))
+    )
+    strengths = tune_all(tuning, SCALE, psnr)
+    baseline = max((_scores([METHODS[name][0](low, SCALE, k) for low, _ in held_out], held_out) for name, k in strengths.items()), key=lambda s: s["psnr"])
 
     def restored(trainer: SEMNet) -> list[np.ndarray]:
         network = trainer.networks["final"]
@@ -61,7 +65,7 @@ def train_semnet(config: Config, out: Path, resume: bool = False, sem: Path | No
 
     def validate(trainer: SEMNet) -> dict:
         ours = _scores(restored(trainer), held_out)
-        return {f"val_{k}": v for k, v in ours.items()} | {f"val_{k}_bicubic_gaussian": v for k, v in baseline.items()}
+        return {f"val_{k}": v for k, v in ours.items()} | {f"val_{k}_classical": v for k, v in baseline.items()}
 
     def preview(trainer: SEMNet) -> np.ndarray:
         shown = zip(held_out[:6], restored(trainer)[:6], strict=True)
@@ -74,6 +78,7 @@ def train_semnet(config: Config, out: Path, resume: bool = False, sem: Path | No
         lambda step: batches(pairs, pairs.shapes, config.batch, start=step * config.batch),
         out,
         resume=resume,
+        data=describe_data(config, sem, natural),
         validate=validate,
         preview=preview,
         strategy=strategy,

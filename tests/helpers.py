@@ -31,7 +31,7 @@ def check_gradients_reach_everything(network, loss_of_output, shape) -> None:
 
 
 def check_tiles_equal_whole(paper, network, config, shape, tile) -> None:
-    """Exact tiling gives the whole image to 1e-5 of its range; default tiling comes close."""
+    """Exact tiling gives the whole image to 1e-5 of its range."""
     from common.restoring import restore_array
 
     image = np.random.default_rng(1).uniform(0, 1000, shape).astype(np.float32)

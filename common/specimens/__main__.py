@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..data import SimulatedImages, folder_images
+from ..data import FolderImages, SimulatedImages
 from . import SPECIMENS
 
 BANDS = ((0.02, 0.05), (0.1, 0.2), (0.2, 0.3), (0.3, 0.4), (0.4, 0.5))  # cycles per pixel; the first is the reference
@@ -54,7 +54,7 @@ def look(out: Path, seed: int = 0, columns: int = 8, side: int = 256, beside: Pa
     large = SimulatedImages(seed, 6 * families)
     print("\n".join(f"| simulated | {line}" for line in table([large[k] for k in range(len(large))])))
     if beside is not None:
-        real = folder_images(beside, side)
+        real = FolderImages(beside, side)
         print("\n".join(f"| real | {line}" for line in table(real)))
         tiles = [cv2.resize(image[: min(image.shape), : min(image.shape)], (side, side), interpolation=cv2.INTER_AREA) for image in real]
         tiles += [np.ones((side, side), np.float32)] * (-len(tiles) % columns)

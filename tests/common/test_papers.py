@@ -75,7 +75,9 @@ def test_statistics_prepare_and_finish_are_inverse_ways(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_shipped_weights_and_their_card(name):
     entry = paper(name)
-    for file in weights_folder(entry).glob("*.weights.h5"):
+    files = list(weights_folder(entry).glob("*.weights.h5"))
+    assert "small.weights.h5" in [f.name for f in files]
+    for file in files:
         shipped = file.name.removesuffix(".weights.h5")
         _, card = find_weights(entry, shipped)
         assert len(card["sha256"]) == 64 and card["training"]["command"] and card["results"]

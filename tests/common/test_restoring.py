@@ -51,6 +51,8 @@ def test_micrograph_keeps_calibration(weights):
     assert restored.metadata["voltage"] == 5.0 and restored.metadata["restored"]["paper"] == "semnet"
     assert restored.source == "a.tif" and restored.data.dtype == np.uint16
     assert restore(Micrograph(picture("uint8")), "semnet", weights=weights).pixel_size is None
+    oblong = restore(Micrograph(picture("uint8"), metadata={"pixel_size_xy": [2.0, 4.0], "axes": [{"scale": 2.0}]}), "semnet", weights=weights)
+    assert oblong.metadata["pixel_size_xy"] == [1.0, 2.0] and "axes" not in oblong.metadata
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (3, 5), (300, 11)])
@@ -108,9 +110,11 @@ def test_sides_that_the_network_does_not_take_are_padded():
 
     fake = replace(paper("semnet"), scale=1, multiple=4, halo=lambda config: 4)
     image = picture("float32", (30, 45))
-    restored = restore_array(image, fake, build(None), None, tile=32, exact=True)
-    assert restored.shape == (30, 45)
-    np.testing.assert_allclose(restored[:28, :32][:4, :4], image[:4, :4].mean(), rtol=1e-5)
+    network = build(None)
+    whole = restore_array(image, fake, network, None, tile=64, exact=True)
+    assert whole.shape == (30, 45)
+    np.testing.assert_allclose(whole[:4, :4], image[:4, :4].mean(), rtol=1e-5)
+    np.testing.assert_allclose(restore_array(image, fake, network, None, tile=12, exact=True), whole, rtol=1e-5)
 
 
 def test_instance_statistics_cannot_be_exact():
@@ -144,6 +148,11 @@ def test_intensity_range_is_robust_and_invertible():
     state = intensity_range(image)
     np.testing.assert_allclose(from_unit_range(to_unit_range(image, state), state), image, rtol=1e-4)
     np.testing.assert_array_equal(np.asarray(intensity_range(np.full((1, 5, 5, 1), 3.0))).ravel(), (3, 4))
+    low, high = np.asarray(intensity_range(np.full((1, 5, 5, 1), 3e7))).ravel()
+    assert high > low
+    rare = np.zeros((1, 600, 600, 1), np.float32)
+    rare[0, 7, 7] = 200
+    np.testing.assert_array_equal(np.asarray(intensity_range(rare)).ravel(), (0, 200))
 
 
 # --- Weights ---

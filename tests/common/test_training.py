@@ -82,6 +82,10 @@ def test_changed_configuration_is_refused_but_more_steps_are_not(tmp_path):
         run(Line(rate=0.2), tmp_path / "run", resume=True)
     run(Line(steps=20), tmp_path / "run", resume=True)
     assert newest_step(tmp_path / "run") == 20
+    with pytest.raises(ValueError, match="--steps 20 or more"):
+        run(Line(steps=15), tmp_path / "run", resume=True)
+    with pytest.raises(ValueError, match="data: None -> "):
+        run(Line(steps=20), tmp_path / "run", resume=True, data={"sem": "elsewhere"})
 
 
 def test_resume_without_a_checkpoint_starts_at_zero(tmp_path, capsys):
@@ -117,10 +121,9 @@ def test_batches_are_numbered_examples():
 
     assert first() == [0, 1, 2]
     assert first(start=6) == [6, 7, 8]
-    assert first(worker=1, workers=2) == [1, 3, 5]
 
 
 def test_folder_of_another_paper_is_refused(tmp_path):
-    Run.open(tmp_path / "run", "line", Line(), resume=False)
+    Run.open(tmp_path / "run", "line", Line(), resume=False).describe()
     with pytest.raises(ValueError, match="paper: line -> other"):
         Run.open(tmp_path / "run", "other", Line(), resume=True)

@@ -51,7 +51,7 @@ def test_run_folder(reference):
     for name, weight in (("L1", 1.0), ("L_hist", 0.1), ("L_TV", 0.01)):
         assert float(last[f"{name}*w"]) == pytest.approx(weight * float(last[name]), rel=1e-4)
     assert float(last["loss"]) == pytest.approx(sum(float(last[f"{name}*w"]) for name in ("L1", "L_hist", "L_TV")), rel=1e-4)
-    assert {"data_wait", "seconds", "val_psnr", "val_ssim", "val_psnr_bicubic_gaussian", "val_ssim_bicubic_gaussian"} <= set(last)
+    assert {"data_wait", "seconds", "val_psnr", "val_ssim", "val_psnr_classical", "val_ssim_classical"} <= set(last)
     for part in ("config.json", "final.weights.h5", "raw.weights.h5", "previews/0000030.png", "checkpoints/checkpoint"):
         assert (reference / part).is_file()
 
@@ -65,7 +65,7 @@ def test_resumed_run_is_bit_identical(reference, tmp_path):
 
 
 def test_killed_run_is_bit_identical(reference, tmp_path):
-    check_survives_kills("semnet", FLAGS, reference, tmp_path / "run", kills=2, seconds=(0.0, 0.4))
+    assert check_survives_kills("semnet", FLAGS, reference, tmp_path / "run", kills=2, seconds=(0.0, 0.4)) >= 1
 
 
 def test_average_follows_its_equation():
