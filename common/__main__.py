@@ -192,17 +192,18 @@ def restore_command(arguments: list[str]) -> None:
 def export_command(arguments: list[str]) -> None:
     chosen, rest = take_paper(arguments, "empapers export")
 
-    def export_model(format: Literal["savedmodel", "onnx"], out: Path, weights: str = "small") -> None:
+    def export_model(format: Literal["savedmodel", "onnx"], out: Path, weights: str = "small", pixels: Literal["float32", "uint8"] = "float32") -> None:
         """Export the whole way from raw intensities to raw intensities, float32, any height and width.
 
         Args:
             format: savedmodel (a folder) or onnx (a file).
             out: where to write; must not exist.
             weights: a shipped name, a .weights.h5 file or a run folder.
+            pixels: what the model will be fed, always as float32 numbers; uint8 says that they come from 8-bit images.
         """
         from .export import TOLERANCE, export
 
-        print(f"done: {export(chosen, format, out, weights)} (checked against the network to {TOLERANCE:g} of the range)")
+        print(f"done: {export(chosen, format, out, weights, pixels)} (checked against the network to {TOLERANCE:g} of the range)")
 
     parse(export_model, rest, f"empapers export {chosen.name}")
 

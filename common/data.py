@@ -69,8 +69,20 @@ def intensity_range(images):
     return ops.reshape(ops.concatenate([low, high], axis=-1), (-1, 1, 1, 2))
 
 
+def grey_scale(images, dtype="float32"):
+    """What [0, 1] means for raw images of a pixel type: 0 and 255 where that is uint8, as papers with 8-bit data have it, `intensity_range` elsewhere.
+
+    images: (batch, height, width, 1). Returns (batch, 1, 1, 2) float32.
+    """
+    from keras import ops
+
+    if np.dtype(dtype) == np.uint8:
+        return ops.tile(ops.reshape(ops.convert_to_tensor([0.0, 255.0]), (1, 1, 1, 2)), (ops.shape(images)[0], 1, 1, 1))
+    return intensity_range(images)
+
+
 def to_unit_range(images, state):
-    """(x - black) / (white - black), with `state` from `intensity_range`; pixels beyond black and white lie outside [0, 1]."""
+    """(x - black) / (white - black), with `state` from `grey_scale` or `intensity_range`; pixels beyond black and white lie outside [0, 1]."""
     return (images - state[..., :1]) / (state[..., 1:] - state[..., :1])
 
 

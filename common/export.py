@@ -17,7 +17,7 @@ FORMATS = ("savedmodel", "onnx")
 TOLERANCE = 1e-5  # of the image's range, between the exported model and the network here
 
 
-def raw_to_raw(paper: Paper, network):
+def raw_to_raw(paper: Paper, network, pixels: str):
     """The whole way as one tf.function: (batch, height, width, 1) float32 raw intensities -> {"restored": the same, `scale` times as large}."""
     import tensorflow as tf
 
@@ -25,15 +25,16 @@ def raw_to_raw(paper: Paper, network):
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 1), tf.float32, name="image")])
     def serve(image):
-        return {"restored": run(image, paper.statistics(image))}
+        return {"restored": run(image, paper.statistics(image, pixels))}
 
     return serve
 
 
-def export(paper: str | Paper, format: str, out: str | Path, weights: str | Path = "small") -> Path:
+def export(paper: str | Paper, format: str, out: str | Path, weights: str | Path = "small", pixels: str = "float32") -> Path:
     """Write a float32 model with dynamic batch, height and width; returns its path.
 
     format: "savedmodel" (a folder; endpoint `serve`, input `image`, output `restored`) or "onnx" (a file, the same names; needs tf2onnx and onnxruntime).
+    pixels: the type of the images that the model will be fed (as float32 numbers); "uint8" may mean another black and white than the image's own.
     The written model is run on images of two sizes and compared with the network here; RuntimeError if they differ by more than 1e-5 of the range.
     Raises ValueError for an unknown format, FileExistsError if `out` exists, ImportError saying what to install.
     """
@@ -44,7 +45,7 @@ def export(paper: str | Paper, format: str, out: str | Path, weights: str | Path
     if out.exists():
         raise FileExistsError(f"{out} exists; choose another --out or remove it")
     network, _ = load_network(paper, weights)
-    serve = raw_to_raw(paper, network)
+    serve = raw_to_raw(paper, network, pixels)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as temporary:
         written = Path(temporary) / "model"

@@ -22,7 +22,7 @@ class Paper:
     presets: "paper" (faithful), "small" (weights shipped), "tiny" (tests), as Config objects.
     build_generator: config -> keras.Model, the bare network in its own range.
     build_discriminator: config -> keras.Model, a list of them, or None where the paper has none.
-    statistics: raw images -> state, a tensor whose first axis is the batch; taken once per image, never per tile.
+    statistics: (raw images, dtype of the file's pixels) -> state, a tensor whose first axis is the batch; taken once per image, never per tile.
     prepare: (raw images, state) -> network input. finish: (network output, state) -> images in raw intensities.
     halo: config -> input pixels around a pixel that can change its restoration, None where no finite number exists (instance normalisation).
     multiple: the network wants input sides divisible by this.

@@ -114,11 +114,13 @@ def tile_weights(start: int, tile: int, hard: bool, neighbours: tuple[int | None
     return weights.astype(np.float32)
 
 
-def restore_array(image: np.ndarray, paper: Paper, network, config, *, tile: int | None = None, exact: bool = False, progress: bool = False) -> np.ndarray:
+def restore_array(
+    image: np.ndarray, paper: Paper, network, config, *, dtype="float32", tile: int | None = None, exact: bool = False, progress: bool = False
+) -> np.ndarray:
     """Restore (height, width) finite float32 intensities with a given network; returns float32, `paper.scale` times as large.
 
-    tile: side of a tile in input pixels, None for 512 or more; must exceed twice the halo. exact: a halo as wide as the network sees, so that tiles
-    equal the whole image to rounding (ValueError where no finite halo exists).
+    dtype: of the file's pixels, which may say what black and white are. tile: side of a tile in input pixels, None for 512 or more; must exceed twice the
+    halo. exact: a halo as wide as the network sees, so that tiles equal the whole image to rounding (ValueError where no finite halo exists).
     """
     halo = paper.halo(config) if exact else HALO
     if halo is None:
@@ -128,7 +130,7 @@ def restore_array(image: np.ndarray, paper: Paper, network, config, *, tile: int
     if tile <= 2 * halo and (height > tile or width > tile):
         raise ValueError(f"tile {tile} is too small: it must exceed twice the halo of {halo} pixels")
     scale, run = paper.scale, compiled(paper, network)
-    state = paper.statistics(image[None, ..., None])
+    state = paper.statistics(image[None, ..., None], dtype)
     image = np.pad(image, [(0, -n % paper.multiple) for n in image.shape], mode="symmetric")
     total = np.zeros([n * scale for n in image.shape], np.float32)
     share = np.zeros_like(total)
@@ -211,7 +213,7 @@ def restore(
         warnings.warn(f"{(~finite).sum()} pixels are not finite; they were replaced by the median before restoring", stacklevel=2)
         values = np.where(finite, values, np.median(values[finite])).astype(np.float32)
     network, config = load_network(paper, weights, precision)
-    restored = restore_array(values, paper, network, config, tile=tile, exact=exact, progress=progress)
+    restored = restore_array(values, paper, network, config, dtype=image.dtype, tile=tile, exact=exact, progress=progress)
     if image.dtype.kind in "ui":
         limits = np.iinfo(image.dtype)
         restored = np.clip(np.rint(restored.astype(np.float64)), limits.min, limits.max)

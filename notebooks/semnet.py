@@ -687,11 +687,11 @@ try:
     card = find_weights(semnet, "small")[1]
     print(f"Using the shipped weights 'small' ({card['config']['blocks']} RRDBs, {card['config']['steps']:,} steps).")
     degradation = Degradation()
-    restoring = lambda low: restore(low, "semnet")  # noqa: E731
+    restoring = lambda low: restore(np.rint(255 * low).astype(np.uint8), "semnet") / np.float32(255)  # noqa: E731
 except FileNotFoundError:
     print("No shipped weights 'small' found: using the tiny network trained above. Expect less than the method can do.")
     degradation = config.degradation
-    restoring = lambda low: restore_array(low, semnet, average, config)  # noqa: E731
+    restoring = lambda low: restore_array(255 * low, semnet, average, config, dtype="uint8") / 255  # noqa: E731
 
 # %% [markdown]
 # ### 6.3 Against tuned classical methods

@@ -40,7 +40,7 @@ def evaluate_semnet(
     pairs: Path | None = None,
     images: int = 25,
     size: tuple[int, int] = (960, 1280),
-    tuning_images: int = 16,
+    tuning_images: int = 64,
 ) -> dict:
     """Write results.json, tables and figures into a folder; returns the items of results.json.
 
@@ -59,7 +59,7 @@ def evaluate_semnet(
     degradation = Degradation()
 
     def restored(low: np.ndarray) -> np.ndarray:
-        return restore_array(np.round(low * 255), semnet, network, config) / 255
+        return restore_array(low * 255, semnet, network, config, dtype="uint8") / 255
 
     simulated = SimulatedImages(TEST_SEED + seed, images, size)
     names, tracks, notes = {"S": [simulated.name(k) for k in range(images)]}, {"S": test_pairs(simulated, degradation, seed)}, {}

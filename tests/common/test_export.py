@@ -51,6 +51,15 @@ def test_a_batch_keeps_each_image_to_itself(weights, tmp_path):
         np.testing.assert_allclose(together[k], model.serve(images[k : k + 1])["restored"].numpy()[0], rtol=1e-4, atol=1e-3)
 
 
+def test_model_for_8_bit_images(weights, tmp_path):
+    import tensorflow as tf
+
+    image = np.random.default_rng(2).integers(40, 200, (30, 33)).astype(np.uint8)
+    model = tf.saved_model.load(str(export("semnet", "savedmodel", tmp_path / "m", weights, pixels="uint8")))
+    restored = model.serve(image[None, ..., None].astype(np.float32))["restored"].numpy()[0, ..., 0]
+    np.testing.assert_allclose(np.clip(np.rint(restored), 0, 255), restore(image, "semnet", weights=weights), atol=1)
+
+
 def test_refusals(weights, tmp_path):
     with pytest.raises(ValueError, match="unknown format"):
         export("semnet", "pickle", tmp_path / "x", weights)

@@ -65,7 +65,7 @@ def test_generator_and_discriminator(name):
 def test_statistics_prepare_and_finish_are_inverse_ways(name):
     entry = paper(name)
     images = np.random.default_rng(0).gamma(4, 300, (2, 40, 36, 1)).astype(np.float32)
-    state = entry.statistics(images)
+    state = entry.statistics(images, "float32")
     back = np.asarray(entry.finish(entry.prepare(images, state), state))
     if back.shape == images.shape:
         np.testing.assert_allclose(back, images, rtol=1e-4, atol=1e-2)
