@@ -209,6 +209,7 @@ def export_command(arguments: list[str]) -> None:
 
 
 def demo_command(arguments: list[str]) -> None:
+    start_tensorflow()
     from .demo import demo
 
     parse(demo, arguments, "empapers demo")

@@ -1,4 +1,4 @@
-"""Ship trained weights: `python -m common.publishing semnet --run RUN --results DIR` puts weights and model card into the paper's package."""
+"""Ship trained weights: `python -m common.publishing --paper semnet --run RUN --results DIR --command "..."` puts weights and model card into the paper's package."""
 
 from __future__ import annotations
 
