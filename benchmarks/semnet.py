@@ -21,6 +21,7 @@ import numpy as np
 BATCH, PATCH, SIDE = 4, 64, 256
 MACS_PER_PIXEL = 4_500_288  # of the paper network, per input pixel
 REPEATS = 12
+PAUSE = 0.5  # seconds; the other side's threads may still spin for a while after their work
 TRAINING = 3 * 2 * MACS_PER_PIXEL * BATCH * PATCH**2  # FLOP: forward, and twice that backward
 INFERENCE = 2 * MACS_PER_PIXEL * SIDE**2
 
@@ -165,6 +166,7 @@ def benchmark(out: Path = Path("results/benchmark")) -> None:
         for repeat in range(REPEATS + 3):
             for side in sides:
                 if name in tasks[side]:
+                    time.sleep(PAUSE)
                     pipes[side].send(name)
                     seconds = pipes[side].recv()
                     if repeat >= 3:  # tracing and warm-up
