@@ -22,7 +22,7 @@ from .training import write_atomically
 SHOWN = 380  # side of the pictures in the report, in pixels of the restored image
 
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1240px;margin:2em auto;padding:0 1em;color:#222}
-figure{display:inline-block;margin:0 8px 8px 0}figcaption{font-size:13px;color:#555}img{display:block;border:1px solid #ccc;image-rendering:pixelated}
+div{display:grid;grid-auto-flow:column;grid-auto-columns:1fr;gap:8px;margin-bottom:12px}figure{margin:0}figcaption{font-size:13px;color:#555}img{display:block;width:100%;border:1px solid #ccc;image-rendering:pixelated}
 table{border-collapse:collapse;margin:1em 0}td,th{border:1px solid #ddd;padding:3px 10px;text-align:right}td:first-child,th:first-child{text-align:left}
 .note{background:#fff6df;padding:.6em 1em;border-left:4px solid #e0b040}"""
 
@@ -73,7 +73,7 @@ def _measured(paper: Paper, out: Path, seed: int, strengths: dict) -> str:
         print(f"{paper.name}: {name:8} best classical {rows[-1][2]}, {paper.name} {rows[-1][3]}")
         pixel = f"{sample.pixel_size:.3g} nm/px"
         pictures = {f"{name}, input ({pixel})": _enlarged(sample.data, paper.scale), best: images[best], paper.name: ours, "truth": truth}
-        figures.append("<div>" + "".join(_figure(image, title) for title, image in pictures.items()) + "</div>")
+        figures.append(_row(pictures))
     heads = ["specimen (simulated)", "bicubic", "best classical of this image", paper.name, "PSNR gain"]
     table = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
     return f"<h2>{paper.name}: {html.escape(paper.title)}</h2><table><tr>{''.join(f'<th>{h}</th>' for h in heads)}</tr>{table}</table>{''.join(figures)}"
@@ -93,9 +93,8 @@ def _shown(paper: Paper, out: Path, micrograph: Micrograph, strengths: dict) -> 
     pictures = {"input": _enlarged(low, paper.scale), **images, paper.name: eight_bit(restored.data)}
     calibration = "no pixel size known" if restored.pixel_size is None else f"{restored.pixel_size:.6g} nm per pixel"
     print(f"{paper.name}: {micrograph.source} {micrograph.data.shape} -> {target} {restored.data.shape}, {calibration}")
-    figures = "".join(_figure(image, title) for title, image in pictures.items())
     size = f"{restored.data.shape[1]} x {restored.data.shape[0]} pixels"
-    return f"<h2>{paper.name}: {html.escape(paper.title)}</h2><p>{size}, {calibration}; {target.name}</p>{figures}"
+    return f"<h2>{paper.name}: {html.escape(paper.title)}</h2><p>{size}, {calibration}; {target.name}</p>{_row(pictures)}"
 
 
 def _classical(image: np.ndarray, scale: int, method: str, k: float) -> np.ndarray:
@@ -111,8 +110,13 @@ def _enlarged(image: np.ndarray, scale: int) -> np.ndarray:
     return np.kron(image, np.ones((scale, scale), image.dtype))
 
 
+def _row(pictures: dict[str, np.ndarray]) -> str:
+    """Captioned pictures side by side."""
+    return f"<div>{''.join(_figure(image, caption) for caption, image in pictures.items())}</div>"
+
+
 def _figure(image: np.ndarray, caption: str) -> str:
     """The centre of an 8-bit image as an inline PNG."""
     top, left = (max(0, n - SHOWN) // 2 for n in image.shape)
     encoded = base64.b64encode(cv2.imencode(".png", image[top : top + SHOWN, left : left + SHOWN])[1]).decode()
-    return f'<figure><img width=290 src="data:image/png;base64,{encoded}"><figcaption>{html.escape(caption)}</figcaption></figure>'
+    return f'<figure><img src="data:image/png;base64,{encoded}"><figcaption>{html.escape(caption)}</figcaption></figure>'
