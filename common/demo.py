@@ -22,7 +22,8 @@ from .training import write_atomically
 SHOWN = 380  # side of the pictures in the report, in pixels of the restored image
 
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1240px;margin:2em auto;padding:0 1em;color:#222}
-div{display:grid;grid-auto-flow:column;grid-auto-columns:1fr;gap:8px;margin-bottom:12px}figure{margin:0}figcaption{font-size:13px;color:#555}img{display:block;width:100%;border:1px solid #ccc;image-rendering:pixelated}
+div{display:grid;grid-auto-flow:column;grid-auto-columns:1fr;gap:8px;margin-bottom:12px}figure{margin:0}
+figcaption{font-size:13px;color:#555}img{display:block;width:100%;border:1px solid #ccc;image-rendering:pixelated}
 table{border-collapse:collapse;margin:1em 0}td,th{border:1px solid #ddd;padding:3px 10px;text-align:right}td:first-child,th:first-child{text-align:left}
 .note{background:#fff6df;padding:.6em 1em;border-left:4px solid #e0b040}"""
 

@@ -1,4 +1,7 @@
-"""Ship trained weights: `python -m common.publishing --paper semnet --run RUN --results DIR --command "..."` puts weights and model card into the paper's package."""
+"""Ship trained weights: put them, with a model card, into the paper's package.
+
+python -m common.publishing --paper semnet --run RUN --results DIR --command "empapers train semnet --preset small --out RUN"
+"""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class Config:
             features=16,
             growth=8,
             steps=200,
-            learning_rate=1e-3,
+            learning_rate=2e-3,
             halve_at=(),
             ema_decay=0.95,  # an average over 1000 steps would outlast the run
             hq_crop=128,

@@ -33,10 +33,8 @@ def test_counts(tail, channels, parameters, convolutions):
 
 @pytest.mark.parametrize(("height", "width"), [(480, 640), (37, 53), (1, 1)])
 def test_any_size_is_doubled(height, width):
-    network = build_generator(Config.paper() if height == 480 else Config.tiny())
-    assert network.compute_output_shape((1, height, width, 1)) == (1, 2 * height, 2 * width, 1)
-    if height < 480:
-        assert network(np.zeros((1, height, width, 1), np.float32)).shape == (1, 2 * height, 2 * width, 1)
+    assert build_generator(Config.paper()).compute_output_shape((1, height, width, 1)) == (1, 2 * height, 2 * width, 1)
+    assert build_generator(Config.tiny())(np.zeros((1, height, width, 1), np.float32)).shape == (1, 2 * height, 2 * width, 1)
 
 
 @pytest.mark.parametrize(("blocks", "tail"), [(1, "94"), (2, "95")])
