@@ -5,6 +5,7 @@ The rule that everything rests on: example i is a pure function of (seed, i). A 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -45,7 +46,10 @@ def batches(
         return tuple(tf.ensure_shape(a, s) for a, s in zip(arrays, shapes, strict=True))
 
     indices = tf.data.Dataset.range(start, np.iinfo(np.int64).max)
-    return indices.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).batch(batch, drop_remainder=True).prefetch(4)
+    dataset = indices.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).batch(batch, drop_remainder=True).prefetch(4)
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = os.cpu_count() or 1  # training runs one operation at a time; examples must not wait for their turn there
+    return dataset.with_options(options)
 
 
 def intensity_range(images):

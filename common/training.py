@@ -7,6 +7,7 @@ optimizers and a number.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -22,6 +23,11 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from .papers import config_to_dict
+
+# Operations that run side by side share one pool of threads, and a sum is then split differently from run to run: wide networks would repeat to rounding only.
+# One operation at a time, each with all threads, costs nothing measurable and repeats bit for bit.
+with contextlib.suppress(RuntimeError):  # TensorFlow is at work already: runs then repeat to rounding
+    tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
 class NonFinite(RuntimeError):
@@ -174,7 +180,8 @@ def train(
     build: makes the trainer (called in the strategy's scope). dataset: first step -> batches from that step on.
     data: what the examples come from, kept in config.json; a resumed run must say the same.
     validate: trainer -> name -> number, preview: trainer -> (height, width) image in [0, 1]; both every `config.validate_every` steps and at the end.
-    A run resumed from step s goes on exactly as one that was never stopped. Ctrl-C saves a checkpoint first.
+    A run resumed from step s goes on exactly as one that was never stopped: bit for bit, if this module was imported before TensorFlow began to work.
+    Ctrl-C saves a checkpoint first.
     Raises NonFinite when a loss or a weight is no finite number any more; the checkpoints in the folder are older and good.
     """
     run = Run.open(out, paper, config, resume, data)

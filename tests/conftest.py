@@ -7,6 +7,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import pytest
 
+import common.training  # noqa: F401  (before TensorFlow begins to work: it makes runs repeat bit for bit)
+
 
 @pytest.fixture(autouse=True)
 def _seeded():

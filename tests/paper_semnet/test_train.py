@@ -64,6 +64,23 @@ def test_resumed_run_is_bit_identical(reference, tmp_path):
     assert shown[0] == shown[1]
 
 
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_wide_networks_repeat_bit_for_bit(precision):
+    config = replace(Config.small(), precision=precision, blocks=1)
+    rng = np.random.default_rng(0)
+    low = rng.random((4, 64, 64, 1), np.float32)
+    weights = []
+    for _ in range(2):
+        keras.utils.set_random_seed(0)
+        trainer = SEMNet(config)
+        step = tf.function(trainer.train_step)
+        for _ in range(6):
+            step((low, np.kron(low, np.ones((1, 2, 2, 1), np.float32))))
+        weights.append(trainer.networks["raw"].get_weights())
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_killed_run_is_bit_identical(reference, tmp_path):
     assert check_survives_kills("semnet", FLAGS, reference, tmp_path / "run", kills=2, seconds=(0.0, 0.4)) >= 1
 
