@@ -25,7 +25,7 @@ from tqdm import tqdm
 from .papers import config_to_dict
 
 # Operations that run side by side share one pool of threads, and a sum is then split differently from run to run: wide networks would repeat to rounding only.
-# One operation at a time, each with all threads, costs nothing measurable and repeats bit for bit.
+# One operation at a time, each with all threads, costs a few percent at most and repeats bit for bit.
 with contextlib.suppress(RuntimeError):  # TensorFlow is at work already: runs then repeat to rounding
     tf.config.threading.set_inter_op_parallelism_threads(1)
 

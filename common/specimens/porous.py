@@ -100,7 +100,8 @@ def _tissue(rng: np.random.Generator, shape, size: float, parameters: dict) -> n
     face = tone * (1 + 0.08 * fractal_noise(rng, shape, 2.2) + rng.uniform(0.02, 0.08) * fractal_noise(rng, shape, 1.2))
     face = face * (1 + rng.uniform(0.3, 1.2) * np.exp(-np.maximum(wall, 0) / max(0.15 * thickness, 0.8)))
     face -= rng.uniform(0, 0.2) * np.exp(-((distance / max(0.06 * thickness, 0.7)) ** 2))
-    junction = cv2.GaussianBlur(cv2.distanceTransform((wall > 0).astype(np.uint8), cv2.DIST_L2, 5), (0, 0), 1.0)
+    within = np.minimum(cv2.distanceTransform((wall > 0).astype(np.uint8), cv2.DIST_L2, 5), sum(shape))  # infinite where a small frame shows no lumen
+    junction = cv2.GaussianBlur(within, (0, 0), 1.0)
     # Where three cells meet the lumens are further off than at the middle of a wall: there the cells part and leave a gap.
     gap = coverage(np.median(junction[distance < np.percentile(distance, 8)]) * rng.uniform(1.3, 2.2) - junction)
     image = (face * (1 - open_) + inner * open_) * (1 - gap) + 0.1 * gap

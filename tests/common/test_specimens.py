@@ -316,3 +316,7 @@ def test_simulated_images_are_kept():
     first = images[0]
     first[:] = 0  # what a caller does to its image does not reach the next caller
     assert images[0].std() > 0.02
+
+
+def test_frame_that_shows_nothing_but_wall_is_finite():
+    assert np.isfinite(simulate("porous", (5, 11), (64, 64)).image).all()
