@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from .devices import Devices, strategy
 from .papers import paper, papers
 
 USAGE = """usage: empapers COMMAND ...
@@ -81,14 +82,15 @@ def with_config(function, config):
     for name, parameter in signature.parameters.items():
         if name == "config":
             parameter = parameter.replace(annotation=Annotated[type(config), tyro.conf.arg(name="")], default=config, kind=parameter.KEYWORD_ONLY)
-        elif name != "strategy":
-            parameter = parameter.replace(kind=parameter.KEYWORD_ONLY)
+        elif name == "strategy":
+            told = tyro.conf.arg(help="one device, all GPUs of this machine, or the workers that the environment variable TF_CONFIG names.")
+            parameter = parameter.replace(name="devices", annotation=Annotated[Devices, told], default="one", kind=parameter.KEYWORD_ONLY)
         else:
-            continue
+            parameter = parameter.replace(kind=parameter.KEYWORD_ONLY)
         parameters.append(parameter)
 
-    def call(**kwargs):
-        return function(**kwargs)
+    def call(devices: Devices = "one", **kwargs):
+        return function(**kwargs) if devices == "one" else function(**kwargs, strategy=strategy(devices))
 
     call.__signature__, call.__doc__, call.__name__ = signature.replace(parameters=parameters), function.__doc__, function.__name__
     return call
@@ -105,6 +107,8 @@ def take_paper(arguments: list[str], prog: str):
 
 
 def papers_command(arguments: list[str]) -> None:
+    if arguments:
+        raise UsageError(f"papers takes no arguments, got {' '.join(arguments)}")
     for name, entry in papers().items():
         print(f"{name:16}x{entry.scale or 's'}  {entry.title}  [{entry.citation}]")
 
@@ -143,6 +147,9 @@ def restore_command(arguments: list[str]) -> None:
         step: int | None = None,
         tile: int | None = None,
         exact: bool = False,
+        strength: float = 1.0,
+        trust: bool = False,
+        keep_bar: bool = False,
         precision: str = "float32",
     ) -> None:
         """Restore micrographs (files, or folders of them) into a folder: TIFF with calibration, PNG for PNG and JPEG input.
@@ -155,6 +162,9 @@ def restore_command(arguments: list[str]) -> None:
             step: scan step, for papers that supersample.
             tile: side of a tile in input pixels.
             exact: make tiles equal the whole image, where that is possible.
+            strength: from 0 (the classical method) to 1 (the network).
+            trust: also write NAME_trust.tif, float32 in the image's units: how far each pixel may be off.
+            keep_bar: restore the data bar too, which is left out otherwise where the file says that it has one.
             precision: float32, mixed_bfloat16, mixed_float16 or auto.
         """
         from .data import image_files
@@ -172,11 +182,15 @@ def restore_command(arguments: list[str]) -> None:
         failures = []
         for path, target in zip(inputs, targets, strict=True):
             try:
-                micrograph = load_micrograph(path, frame=frame)
-                restored = restore(micrograph, chosen, weights=weights, step=step, tile=tile, exact=exact, precision=precision, progress=True)
+                micrograph = load_micrograph(path, frame=frame, keep_bar=keep_bar)
+                options = {"weights": weights, "step": step, "tile": tile, "exact": exact, "strength": strength, "precision": precision}
+                restored = restore(micrograph, chosen, **options, return_trust=trust, progress=True)
+                restored, doubt = restored if trust else (restored, None)
                 out.mkdir(parents=True, exist_ok=True)
                 save_micrograph(target, restored)
-            except (ValueError, OSError) as error:
+                if doubt is not None:
+                    save_micrograph(target.with_name(f"{target.stem}_trust.tif"), doubt)
+            except (ValueError, OSError, MemoryError) as error:
                 failures.append(error)
                 if len(inputs) > 1:
                     print(f"empapers: {first_line(error)}", file=sys.stderr)
@@ -226,7 +240,10 @@ COMMANDS = {
 
 
 def first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+    """What an error says, without the names of graph nodes that TensorFlow puts first."""
+    unsaid = "out of memory; close other programs or take a smaller image" if isinstance(error, MemoryError) else type(error).__name__
+    lines = [re.sub(r"^\{\{.*?\}\} ?", "", line) for line in (str(error) or unsaid).splitlines()]
+    return next((line for line in lines if line.strip() and line != "Graph execution error:"), unsaid)
 
 
 def guarded(action, *arguments) -> int:
@@ -237,7 +254,7 @@ def guarded(action, *arguments) -> int:
     except KeyboardInterrupt:
         print("empapers: interrupted", file=sys.stderr)
         return 130
-    except (ValueError, OSError, ImportError, RuntimeError, AssertionError, *library_errors()) as error:
+    except (ValueError, OSError, MemoryError, ImportError, RuntimeError, AssertionError, *library_errors()) as error:
         print(f"empapers: {first_line(error)}", file=sys.stderr)
         return 2
     return 0

@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from .devices import share
 from .micrograph import load_micrograph
 
 IMAGE_SUFFIXES = {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".h5", ".hdf5", ".dm3", ".dm4", ".emd", ".ser", ".mrc", ".hspy"}
@@ -33,9 +34,13 @@ def batches(
 
     example: index -> arrays of the given shapes, a pure function; it runs in threads, so it must not write to shared state.
     start: the first index; a run resumed at step s starts at s * batch.
+    In the scope of a tf.distribute.Strategy the batches are shares of `batch` examples, one after the other for each device of this worker, and worker w of n
+    makes the w-th n-th of every joint batch and nothing else: all devices together see what one device would. ValueError if equal shares are not possible.
     """
     import tensorflow as tf
 
+    worker, workers, each = share(batch, tf.distribute.get_strategy())
+    mine = batch // workers
     cv2.setNumThreads(1)  # examples run in parallel already; OpenCV's own threads would fight the training step for cores
 
     def one(index):
@@ -45,8 +50,10 @@ def batches(
         arrays = tf.numpy_function(one, [index], [tf.float32] * len(shapes))
         return tuple(tf.ensure_shape(a, s) for a, s in zip(arrays, shapes, strict=True))
 
-    indices = tf.data.Dataset.range(start, np.iinfo(np.int64).max)
-    dataset = indices.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).batch(batch, drop_remainder=True).prefetch(4)
+    joint = tf.data.Dataset.range(start + worker * mine, np.iinfo(np.int64).max - batch, batch)
+    indices = joint.flat_map(lambda first: tf.data.Dataset.range(first, first + mine))
+    dataset = indices.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).batch(each, drop_remainder=True).prefetch(4)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))  # else devices ask each other before every step who has data
     options = tf.data.Options()
     options.threading.private_threadpool_size = os.cpu_count() or 1  # training runs one operation at a time; examples must not wait for their turn there
     return dataset.with_options(options)

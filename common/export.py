@@ -25,9 +25,22 @@ def raw_to_raw(paper: Paper, network, pixels: str):
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 1), tf.float32, name="image")])
     def serve(image):
-        return {"restored": run(image, paper.statistics(image, pixels))}
+        restored = run(mirrored(image, paper.multiple), paper.statistics(image, pixels))
+        height, width = (tf.shape(image)[axis] * paper.scale for axis in (1, 2))
+        return {"restored": restored[:, :height, :width]}
 
     return serve
+
+
+def mirrored(images, multiple: int):
+    """(batch, height, width, 1), mirrored at the lower and right border up to sides that `multiple` divides, as restoring does."""
+    import tensorflow as tf
+
+    for axis in (1, 2) if multiple > 1 else ():
+        length = tf.shape(images)[axis]
+        place = tf.range((length + multiple - 1) // multiple * multiple) % (2 * length)  # ONNX divides towards 0, so no -(-a // b)
+        images = tf.gather(images, tf.minimum(place, 2 * length - 1 - place), axis=axis)
+    return images
 
 
 def export(paper: str | Paper, format: str, out: str | Path, weights: str | Path = "small", pixels: str = "float32") -> Path:

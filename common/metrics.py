@@ -42,3 +42,18 @@ def bootstrap_interval(values, seed: int = 0, draws: int = 10_000) -> tuple[floa
     values = np.asarray(values, np.float64)
     means = np.random.default_rng(seed).choice(values, (draws, values.size)).mean(1)
     return tuple(float(q) for q in np.quantile(means, [0.025, 0.975]))
+
+
+def rank_correlation(error: np.ndarray, trust: np.ndarray, block: int = 8) -> float:
+    """Spearman's correlation between the error of a restoration and its trust map, both as root mean squares over block x block pixels; 1 is a perfect ranking.
+
+    One pixel's error is one draw from what the map predicts, hence the blocks; block=1 compares single pixels.
+    """
+    from scipy.stats import spearmanr
+
+    def reduced(values):
+        height, width = (n // block * block for n in values.shape)
+        tiles = values[:height, :width].astype(np.float64).reshape(height // block, block, width // block, block)
+        return np.sqrt((tiles**2).mean((1, 3)))
+
+    return float(spearmanr(reduced(error), reduced(trust), axis=None).statistic)

@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 import importlib.util
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,9 @@ class Paper:
     halo: config -> input pixels around a pixel that can change its restoration, None where no finite number exists (instance normalisation).
     multiple: the network wants input sides divisible by this.
     symmetries: flips under which the physics of the acquisition is unchanged, of "flip_rows", "flip_columns", "transpose".
+    acquire: (restored (height * scale, width * scale) raw intensities) -> (n, height, width) float32, what the microscope could have recorded of it, noise
+        aside: one image for each allowed setting of what is unknown (the blur, say).
+    classical: (raw (height, width), state, standard deviation of the image's noise) -> (height * scale, width * scale), the classical method to blend with.
     train: (config, out, resume=False, **data options) -> None, leaves a run folder.
     evaluate: (out, weights="small", seed=0, **data options) -> items, leaves results.json with tables and figures.
     samples: seed -> list of (name, degraded Micrograph, truth array in the same units, `scale` times as large), for the demo.
@@ -45,6 +48,8 @@ class Paper:
     halo: Callable
     multiple: int
     symmetries: tuple[str, ...]
+    acquire: Callable
+    classical: Callable
     train: Callable
     evaluate: Callable
     samples: Callable
@@ -82,6 +87,13 @@ def paper(name: str) -> Paper:
     return known[name]
 
 
+def require(config, names: Iterable[str], rule: str, holds: Callable[[Any], bool]) -> None:
+    """ValueError "NAME must be RULE, got VALUE" for the first of a Config's fields whose value breaks a rule; NaN breaks every comparison."""
+    for name in names:
+        if not holds(getattr(config, name)):
+            raise ValueError(f"{name} must be {rule}, got {getattr(config, name)}")
+
+
 def config_to_dict(config) -> dict:
     """A Config as plain JSON-ready values."""
     return dataclasses.asdict(config)
@@ -89,6 +101,8 @@ def config_to_dict(config) -> dict:
 
 def config_from_dict(cls: type, values: Mapping):
     """A Config from plain values. Missing keys take their defaults, unknown keys are a ValueError: a typing error must not train the wrong network."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"a {cls.__name__} is a table of values, got {values!r}")
     hints = typing.get_type_hints(cls)
     unknown = sorted(set(values) - set(hints))
     if unknown:

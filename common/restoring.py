@@ -6,18 +6,25 @@ import hashlib
 import importlib
 import json
 import warnings
+from collections.abc import Callable
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from . import memory
+from .classical import estimate_noise
 from .micrograph import Micrograph
 from .papers import Paper, config_from_dict
 from .papers import paper as paper_by_name
+from .tiling import bands
+from .trust import PROBE, Probe, doubt, probe
 
-TILE = 512  # input pixels; overlaps then cost a third, and peak memory stays below 2 GB
+TILE = 512  # input pixels; overlaps then cost a third
 HALO = 32  # input pixels; beyond it a restoration changes by less than a grey level of 8 bit
+SHOWS = ("restored intensities", "trust map: how far each restored intensity may be off, in the same units")
 
 
 # --- Weights ---
@@ -46,9 +53,14 @@ def find_weights(paper: Paper, weights: str | Path) -> tuple[Path, dict]:
     card = next((c for c in cards if c.is_file()), None)
     if card is None:
         raise FileNotFoundError(f"{path} has neither a card ({cards[0].name}) nor a config.json beside it, so its network is unknown")
-    description = json.loads(card.read_text())
-    if description.get("paper") != paper.name:
-        raise ValueError(f"{path} holds weights of {description.get('paper')!r}, not of {paper.name!r}")
+    try:
+        description = json.loads(card.read_text(encoding="utf-8"))
+        if (owner := description["paper"]) == paper.name:
+            config_from_dict(type(paper.presets["paper"]), description["config"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{card} does not describe a network of {paper.name} ({type(error).__name__}: {error}); get it again") from error
+    if owner != paper.name:
+        raise ValueError(f"{path} holds weights of {owner!r}, not of {paper.name!r}")
     if "sha256" in description and hashlib.sha256(path.read_bytes()).hexdigest() != description["sha256"]:
         raise ValueError(f"{path} is damaged: its sha256 is not the one in {card.name}; get the file again")
     return path, description
@@ -76,78 +88,130 @@ def _load(paper_: Paper, path: Path, modified: int, config_json: str, precision:
     return network, config
 
 
-# --- Tiles ---
-
-
-def tile_starts(length: int, tile: int, overlap: int, multiple: int = 1) -> list[int]:
-    """First pixels of tiles that cover `length` pixels, neighbours sharing at least `overlap`, the last one ending with the image.
-
-    All are divisible by `multiple` where length and tile are: a network that halves its input must see each tile on the grid of the whole image.
-    """
-    if length <= tile:
-        return [0]
-    count = int(np.ceil((length - overlap) / ((tile - overlap) // multiple * multiple)))
-    return [k * (length - tile) // (count - 1) // multiple * multiple for k in range(count)]
-
-
-def tile_weights(start: int, tile: int, hard: bool, neighbours: tuple[int | None, int | None]) -> np.ndarray:
-    """How much each pixel of a tile counts along one axis, (tile,) float32; the weights of all tiles sum to one where two of them meet.
-
-    Blended: a linear ramp over the middle half of the pixels shared with a neighbour, because a tile's outermost pixels have seen the least around them.
-    Hard: 1 in the nearer half of the shared pixels, 0 beyond. Image borders have no ramp.
-    neighbours: first pixels of the tile before and after, None at the border.
-    """
-    position = start + np.arange(tile) + 0.5
-
-    def rise(low, high):
-        if hard:
-            return position >= (low + high) / 2
-        margin = (high - low) / 4
-        return np.clip((position - low - margin) / (high - low - 2 * margin), 0, 1)
-
-    before, after = neighbours
-    weights = np.ones(tile)
-    if before is not None:
-        weights *= rise(start, before + tile)
-    if after is not None:
-        weights *= 1 - rise(after, start + tile)
-    return weights.astype(np.float32)
+# --- Arrays ---
 
 
 def restore_array(
-    image: np.ndarray, paper: Paper, network, config, *, dtype="float32", tile: int | None = None, exact: bool = False, progress: bool = False
-) -> np.ndarray:
-    """Restore (height, width) finite float32 intensities with a given network; returns float32, `paper.scale` times as large.
+    image: np.ndarray,
+    paper: Paper,
+    network,
+    config,
+    *,
+    dtype="float32",
+    result_dtype="float32",
+    tile: int | None = None,
+    exact: bool = False,
+    strength: float = 1.0,
+    return_trust: bool = False,
+    progress: bool = False,
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    """Restore (height, width) real intensities with a given network; returns an array `paper.scale` times as large.
 
-    dtype: of the file's pixels, which may say what black and white are. tile: side of a tile in input pixels, None for 512 or more; must exceed twice the
-    halo. exact: a halo as wide as the network sees, so that tiles equal the whole image to rounding (ValueError where no finite halo exists).
+    dtype: of the file's pixels, which may say what black and white are. result_dtype: of the result, integers are rounded and clipped.
+    Pixels that are not finite become the median. tile: side of a tile in input pixels, None for 512 or more; must exceed twice the halo.
+    exact: a halo as wide as the network sees, so that tiles equal the whole image to rounding (ValueError where no finite halo exists).
+    strength: share of the network in the result, the rest is the paper's classical method. return_trust: also the trust map of `common.trust`, float32.
+    progress: show a bar with the tile size, the memory needed and the time left.
+    Memory: the image, the result and one row of tiles. Where that is more than there is, tiles are made smaller, with a warning; MemoryError if nothing helps.
     """
     halo = paper.halo(config) if exact else HALO
     if halo is None:
         raise ValueError(f"{paper.name} sees the whole image at once (instance statistics), so no tiling is exact; leave exact off")
-    height, width = image.shape
+    if tile is not None and tile < 1:
+        raise ValueError(f"tile must be at least 1 pixel, got {tile}")
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength is {strength}; give a number from 0 (classical) to 1 (network)")
     tile = -(-(tile or max(TILE, 4 * halo)) // paper.multiple) * paper.multiple
-    if tile <= 2 * halo and (height > tile or width > tile):
+    if tile <= 2 * halo and max(image.shape) > tile:
         raise ValueError(f"tile {tile} is too small: it must exceed twice the halo of {halo} pixels")
-    scale, run = paper.scale, compiled(paper, network)
-    state = paper.statistics(image[None, ..., None], dtype)
-    image = np.pad(image, [(0, -n % paper.multiple) for n in image.shape], mode="symmetric")
-    total = np.zeros([n * scale for n in image.shape], np.float32)
-    share = np.zeros_like(total)
-    rows, columns = (tile_starts(n, tile, 2 * halo, paper.multiple) for n in image.shape)
-    spans = [(i, j) for i in range(len(rows)) for j in range(len(columns))]
-    for i, j in tqdm(spans, desc=paper.name, unit="tile", disable=not progress or len(spans) == 1, leave=False):
-        part = image[rows[i] : rows[i] + tile, columns[j] : columns[j] + tile]
-        output = run(part[None, ..., None], state).numpy()[0, ..., 0]
-        wy, wx = (
-            np.repeat(tile_weights(starts[k], n, exact, (starts[k - 1] if k else None, starts[k + 1] if k + 1 < len(starts) else None)), scale)
-            for starts, k, n in ((rows, i, part.shape[0]), (columns, j, part.shape[1]))
-        )
-        where = np.s_[rows[i] * scale : rows[i] * scale + len(wy), columns[j] * scale : columns[j] * scale + len(wx)]
-        weight = wy[:, None] * wx[None]
-        total[where] += weight * output
-        share[where] += weight
-    return (total / share)[: height * scale, : width * scale]
+    shape = [n * paper.scale for n in image.shape]
+    result = [np.empty(shape, kind) for kind in (result_dtype, np.float32)[: 1 + return_trust]]  # costs nothing until it is filled
+    run = compiled(paper, network)
+    restorer = _Restorer(image, paper, run, dtype, strength, halo)
+    sides = [min(tile, -(-max(image.shape) // paper.multiple) * paper.multiple)]  # the one wanted, and ever smaller ones
+    smallest = -(-(2 * halo + 1) // paper.multiple) * paper.multiple
+    while sides[-1] > smallest:
+        sides.append(max(smallest, -(-sides[-1] // 2 // paper.multiple) * paper.multiple))
+    # First float32 copies of the image for its statistics, one of which stays; then one pass over a tile, and rows of tiles: waiting, finished, being cast.
+    kept = sum(a.nbytes for a in result) + 4 * image.size + memory.FIXED
+    row = 20 * len(result) * paper.scale * shape[1]
+    needs = {n: max(13 * image.size, kept + memory.per_pixel(run, paper.multiple) * n**2 + row * n) for n in sides}
+    free = memory.free()
+    fitting = [n for n in sides if needs[n] < free]
+    wanted, available = f"tiles of {sides[0]} pixels would take {needs[sides[0]] / 1e9:.2g} GB", f"{free / 1e9:.2g} GB are free"
+    if not fitting:
+        raise MemoryError(f"{wanted}, the smallest possible {needs[sides[-1]] / 1e9:.2g} GB, and {available}; close other programs or crop the image")
+    if fitting[0] < sides[0]:
+        warnings.warn(f"{wanted} and {available}: tiles of {fitting[0]} pixels are used", stacklevel=2)
+    for side, smaller in pairwise([*fitting, None]):
+        try:
+            restorer.fill(result, side, exact, f"{paper.name}, tiles of {side}, {needs[side] / 1e9:.1f} GB" if progress else None)
+            return (result[0], result[1]) if return_trust else result[0]
+        except memory.exhausted() as error:
+            if smaller is None:
+                raise MemoryError(f"memory ran out with tiles of {side} pixels, the smallest possible; close other programs or crop the image") from error
+            warnings.warn(f"memory ran out: tiles of {smaller} pixels instead of {side} are used from here on", stacklevel=2)
+
+
+class _Restorer:
+    """One image on its way: what is known once per image, and the function that restores a tile of it."""
+
+    def __init__(self, image: np.ndarray, paper: Paper, run: Callable, dtype, strength: float, halo: int):
+        self.image, self.paper, self.strength, self.halo = image, paper, strength, halo
+        values = image.astype(np.float32, copy=False)
+        finite = np.isfinite(values)
+        self.filling = np.float32(0)
+        if not finite.all():
+            self.filling = np.median(values[finite])
+            values = np.where(finite, values, self.filling)
+        self.state = np.asarray(paper.statistics(values[None, ..., None], dtype))
+        self.noise = estimate_noise(values) if strength < 1 else 0.0
+        self.network = lambda part: run(part[None, ..., None], self.state).numpy()[0, ..., 0]
+        self.shape = tuple(-(-n // paper.multiple) * paper.multiple for n in image.shape)
+
+    def part(self, rows: slice, columns: slice) -> np.ndarray:
+        """A tile of the image as finite float32; what lies beyond the image (up to `multiple`) mirrors it."""
+        part = self.image[rows, columns].astype(np.float32)
+        part = np.where(np.isfinite(part), part, self.filling)
+        return np.pad(part, [(0, s.stop - s.start - n) for s, n in zip((rows, columns), part.shape, strict=True)], mode="symmetric")
+
+    def restored(self, part: np.ndarray) -> np.ndarray:
+        if self.strength == 0:
+            return self.paper.classical(part, self.state, self.noise)
+        restored = self.network(part)
+        return restored if self.strength == 1 else self.strength * restored + (1 - self.strength) * self.paper.classical(part, self.state, self.noise)
+
+    def probe(self) -> Probe:
+        """The image's noise, from its middle."""
+        sides = [min(n, PROBE // self.paper.multiple * self.paper.multiple) for n in self.shape]
+        starts = [(n - side) // 2 // self.paper.multiple * self.paper.multiple for n, side in zip(self.shape, sides, strict=True)]
+        part = self.part(*(slice(start, start + side) for start, side in zip(starts, sides, strict=True)))
+        return probe(part, self.restored(part), self.paper)
+
+    def fill(self, result: list[np.ndarray], tile: int, exact: bool, label: str | None) -> None:
+        """Restore into `result`: the image and, if it has two, the trust map. label: of the progress bar, None for no bar."""
+        height, width = result[0].shape
+        look = self.probe() if len(result) > 1 else None
+
+        def restore_tile(rows: slice, columns: slice) -> np.ndarray:
+            part = self.part(rows, columns)
+            restored = self.restored(part)
+            return np.stack([restored, doubt(part, restored, rows, columns, self.restored, look, self.paper)] if look else [restored])
+
+        with tqdm(desc=label, unit="tile", disable=label is None or max(self.shape) <= tile, leave=False) as bar:
+
+            def show(done: int, count: int) -> None:
+                bar.total = count
+                bar.update()
+
+            plan = {"tile": tile, "overlap": 2 * self.halo, "multiple": self.paper.multiple, "scale": self.paper.scale, "hard": exact}
+            for first, block in bands(restore_tile, self.shape, **plan, progress=show):
+                for target, rows in zip(result, block[:, : height - first, :width], strict=True):
+                    if target.dtype.kind in "iu":
+                        limits = np.iinfo(target.dtype)
+                        rows = rows.astype(np.float64 if limits.bits > 16 else np.float32, copy=False)  # float32 would round 2^31 - 1 up
+                        np.clip(np.rint(rows, out=rows), limits.min, limits.max, out=rows)
+                    target[first : first + len(rows)] = rows
 
 
 @lru_cache(maxsize=4)
@@ -176,28 +240,33 @@ def restore(
     tile: int | None = None,
     exact: bool = False,
     step: int | None = None,
+    strength: float = 1.0,
     return_trust: bool = False,
     precision: str = "float32",
     progress: bool = False,
-) -> np.ndarray | Micrograph:
+) -> np.ndarray | Micrograph | tuple:
     """Restore one image with a paper's network.
 
     image: (height, width) of any real dtype, or a Micrograph. An array gives an array, a Micrograph gives a Micrograph whose pixel size is divided by
     the scale; both in the input's units and dtype (integers are rounded and clipped). NaN and infinite pixels become the median, with a warning.
     paper: name or Paper. weights: a shipped name, a .weights.h5 file or a run folder. tile, exact: see `restore_array`. step: for papers whose scale is the
-    user's to choose. return_trust: not available yet, a ValueError. precision: "float32", "mixed_bfloat16", ... progress: show a bar.
-    Raises ValueError for complex, constant-size-zero, coloured or stacked input, FileNotFoundError for missing weights.
+    user's to choose. strength: from 0 (the paper's classical method) to 1 (the network). precision: "float32", "mixed_bfloat16", ... progress: show a bar.
+    return_trust: give (result, trust), where trust is float32 in the image's units, of the result's size and kind (array or Micrograph): how far each pixel may
+    be off, see `common.trust`.
+    Raises ValueError for complex, empty, coloured or stacked input, FileNotFoundError for missing weights, MemoryError where no tile is small enough.
     """
     paper = paper_by_name(paper) if isinstance(paper, str) else paper
-    if return_trust:
-        raise ValueError("trust maps are not available yet; leave return_trust off")
     if isinstance(image, Micrograph):
-        data = restore(image.data, paper, weights=weights, tile=tile, exact=exact, step=step, precision=precision, progress=progress)
+        options = {"weights": weights, "tile": tile, "exact": exact, "step": step, "strength": strength, "precision": precision, "progress": progress}
+        result = restore(image.data, paper, return_trust=return_trust, **options)
         size = None if image.pixel_size is None else image.pixel_size / paper.scale
         metadata = {key: value for key, value in image.metadata.items() if key != "axes"}  # the file's own axes, whose scale is no longer true
         if "pixel_size_xy" in metadata:
             metadata["pixel_size_xy"] = [n / paper.scale for n in metadata["pixel_size_xy"]]
-        return image.replace(data=data, pixel_size=size, metadata={**metadata, "restored": {"paper": paper.name, "weights": str(weights)}})
+        metadata["restored"] = {"paper": paper.name, "weights": str(weights), "strength": strength}
+        if not return_trust:
+            return image.replace(data=result, pixel_size=size, metadata=metadata)
+        return tuple(image.replace(data=data, pixel_size=size, metadata={**metadata, "shows": shows}) for data, shows in zip(result, SHOWS, strict=True))
     image = np.asarray(image)
     if image.ndim != 2 or not image.size:
         raise ValueError(f"expected one grey image of shape (height, width), got {image.shape}; choose a frame or a channel first")
@@ -205,16 +274,13 @@ def restore(
         raise ValueError(f"cannot restore pixels of type {image.dtype}; convert them to real numbers first")
     if step is not None and paper.scale is not None:
         raise ValueError(f"{paper.name} always enlarges by {paper.scale}; step is for papers that supersample sparse scans")
-    values = image.astype(np.float32)
-    finite = np.isfinite(values)
-    if not finite.all():
-        if not finite.any():
+    if image.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            broken = np.count_nonzero(~np.isfinite(image.astype(np.float32, copy=False)))
+        if broken == image.size:
             raise ValueError("the image holds no finite pixel, so there is nothing to restore")
-        warnings.warn(f"{(~finite).sum()} pixels are not finite; they were replaced by the median before restoring", stacklevel=2)
-        values = np.where(finite, values, np.median(values[finite])).astype(np.float32)
+        if broken:
+            warnings.warn(f"{broken} pixels are not finite; they were replaced by the median before restoring", stacklevel=2)
     network, config = load_network(paper, weights, precision)
-    restored = restore_array(values, paper, network, config, dtype=image.dtype, tile=tile, exact=exact, progress=progress)
-    if image.dtype.kind in "ui":
-        limits = np.iinfo(image.dtype)
-        restored = np.clip(np.rint(restored.astype(np.float64)), limits.min, limits.max)
-    return restored.astype(image.dtype)
+    options = {"tile": tile, "exact": exact, "strength": strength, "return_trust": return_trust, "progress": progress}
+    return restore_array(image, paper, network, config, dtype=image.dtype, result_dtype=image.dtype, **options)

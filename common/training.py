@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -22,6 +23,8 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from .checkpoints import Checkpoints
+from .devices import share, team
 from .papers import config_to_dict
 
 # Operations that run side by side share one pool of threads, and a sum is then split differently from run to run: wide networks would repeat to rounding only.
@@ -35,18 +38,23 @@ class NonFinite(RuntimeError):
 
 
 class Trainer(keras.Model):
-    """What the loop trains. A paper's algorithm subclasses it, fills the two dicts and writes `train_step`.
+    """What the loop trains. A paper's algorithm subclasses it, fills the dicts and writes `train_step`.
 
     networks: name -> keras.Model, everything with weights, exponential averages included; the name is the file name of its weights, "final" is the product.
     solvers: name -> optimizer, built on its variables so that a restored run finds its state.
+    state: name -> tf.Variable, whatever else an update depends on: calibrated loss weights, pools of images, running averages.
     """
 
-    def __init__(self, networks: dict, solvers: dict, **kwargs):
+    def __init__(self, networks: dict, solvers: dict, state: dict | None = None, **kwargs):
         super().__init__(**kwargs)
-        self.networks, self.solvers = networks, solvers
+        self.networks, self.solvers, self.state = networks, solvers, state or {}
 
-    def train_step(self, batch) -> dict:
-        """One update from one batch; returns name -> scalar. Runs inside `strategy.run`."""
+    def kind(self, step: int) -> str:
+        """Which kind of step number `step` (from 1) is, where an algorithm has several: warm-up, with or without the discriminator, ..."""
+        return ""
+
+    def train_step(self, batch, kind: str = "") -> dict:
+        """One update from one batch; returns name -> scalar, of this kind of step. Runs inside `strategy.run`; each kind is a graph of its own."""
         raise NotImplementedError(f"{type(self).__name__} must say what one training step is")
 
 
@@ -59,8 +67,21 @@ def minimise(optimizer, network, objective: Callable) -> dict:
         loss, logs = objective()
         scaled = optimizer.scale_loss(loss / tf.distribute.get_strategy().num_replicas_in_sync)
     variables = network.trainable_variables
-    optimizer.apply(tape.gradient(scaled, variables), variables)
+    gradients = tape.gradient(scaled, variables)
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) and tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        gradients = together(gradients)
+    optimizer.apply(gradients, variables)
     return logs
+
+
+def together(gradients: list) -> list:
+    """This replica's gradients, or NaN if those of any replica are not finite.
+
+    LossScaleOptimizer skips a step when it sees an overflow, but looks at one replica's own gradients: the others would go on with NaN, or wait forever.
+    """
+    finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients if g is not None])
+    spoiled = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.where(finite, 0.0, np.nan))
+    return [g if g is None else g + tf.cast(spoiled, g.dtype) for g in gradients]
 
 
 def update_average(average, network, decay: float) -> None:
@@ -98,7 +119,7 @@ class Run:
 
     @classmethod
     def open(cls, folder: str | Path, paper: str, config, resume: bool, data: dict | None = None) -> Run:
-        """Create or reopen the folder; `describe` then writes config.json.
+        """A new folder, or one to go on with; nothing is written before `describe`.
 
         FileExistsError if it is in use and `resume` is off; ValueError if it was made with another configuration or other data.
         Only `steps` may differ: it says when to stop, not what a step is. data: what the examples come from, in JSON-ready values.
@@ -115,13 +136,13 @@ class Run:
             if changed:
                 changes = ", ".join(f"{k}: {before.get(k)} -> {now.get(k)}" for k in changed)
                 raise ValueError(f"{folder} was made with another configuration ({changes}); resume with the same flags, or start a new --out")
-        for part in ("checkpoints", "previews"):
-            (run.folder / part).mkdir(parents=True, exist_ok=True)
         run.description = {**description, "versions": versions()}
         return run
 
     def describe(self) -> None:
-        """Write config.json."""
+        """Make the folder and write config.json."""
+        for part in ("checkpoints", "previews"):
+            (self.folder / part).mkdir(parents=True, exist_ok=True)
         write_atomically(self.folder / "config.json", json.dumps(self.description, indent=2))
 
     def log(self, rows: list[dict]) -> None:
@@ -139,11 +160,21 @@ class Run:
             return [row for row in csv.DictReader(file) if int(row["step"]) <= step]
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that readers see the old one or the new one, never half of it."""
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file, text as UTF-8, so that readers see the old one or the new one, never half of it. OSError, with the file's name, if that fails."""
+    with replacing(path, path.with_name(path.name + ".partial")) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, temporary: Path):
+    """Write `temporary` inside; it then becomes `path`, or vanishes with an OSError that names `path`."""
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(f"{path} cannot be written ({error.strerror or error}); make room there") from error
 
 
 def versions() -> dict:
@@ -154,10 +185,11 @@ def versions() -> dict:
 
 
 def save_weights(network, path: Path) -> None:
-    """Write a network's weights atomically."""
-    temporary = path.with_name("partial-" + path.name)
-    network.save_weights(temporary)
-    os.replace(temporary, path)
+    """Write a network's weights atomically. OSError, with the file's name, if that fails."""
+    room = sum(4096 + 4 * math.prod(v.shape) for v in network.variables) + 65536
+    with replacing(path, path.with_name("partial-" + path.name)) as temporary:
+        temporary.write_bytes(bytes(room))  # a full disk makes HDF5 crash the process; plain writing says so
+        network.save_weights(temporary)
 
 
 def train(
@@ -180,84 +212,99 @@ def train(
     build: makes the trainer (called in the strategy's scope). dataset: first step -> batches from that step on.
     data: what the examples come from, kept in config.json; a resumed run must say the same.
     validate: trainer -> name -> number, preview: trainer -> (height, width) image in [0, 1]; both every `config.validate_every` steps and at the end.
+    strategy: devices or workers that share every batch of `config.batch` examples; they make the update of that batch, to rounding, whatever their number. Only
+    the chief writes; workers see the same folder.
     A run resumed from step s goes on exactly as one that was never stopped: bit for bit, if this module was imported before TensorFlow began to work.
     Ctrl-C saves a checkpoint first.
-    Raises NonFinite when a loss or a weight is no finite number any more; the checkpoints in the folder are older and good.
+    Raises NonFinite when a loss or a weight is no finite number any more, OSError when the disk is full, ConnectionError when another worker stops; the
+    checkpoints in the folder are older and good.
     """
-    run = Run.open(out, paper, config, resume, data)
     strategy = strategy or tf.distribute.get_strategy()
+    worker, _, _ = share(config.batch, strategy)
+    chief = worker == 0
+    run, checkpoints, first = Run(Path(out)), Checkpoints(Path(out) / "checkpoints", keep), 0
+    if chief:
+        run = Run.open(out, paper, config, resume, data)
+        first = checkpoints.newest()
+        if first > config.steps:
+            raise ValueError(f"{out} has gone {first} steps already; resume it with --steps {first} or more")
+        if resume and not first:
+            print(f"{out} holds no checkpoint yet: starting at step 0")
     keras.utils.set_random_seed(config.seed)
-    with strategy.scope():
+    with strategy.scope(), team():
         trainer = build()
-        step = tf.Variable(0, dtype=tf.int64, name="step")
-        state = {f"network_{k}": v for k, v in trainer.networks.items()} | {f"solver_{k}": v for k, v in trainer.solvers.items()}
-        checkpoint = tf.train.Checkpoint(step=step, **state)
-    manager = tf.train.CheckpointManager(checkpoint, str(run.folder / "checkpoints"), max_to_keep=keep)
-    if manager.latest_checkpoint:
-        checkpoint.restore(manager.latest_checkpoint).assert_consumed()
-    elif resume:
-        print(f"{out} holds no checkpoint yet: starting at step 0")
-    first = int(step.numpy())
+        if chief:
+            run.describe()
+        step = tf.Variable(first, dtype=tf.int64, name="step")  # variables start with the chief's values: here the others wait for it and learn where to start
+        first = int(step.numpy())
+        if not chief:
+            run = Run.open(out, paper, config, True, data)
+        kinds = {"network": trainer.networks, "solver": trainer.solvers, "state": trainer.state}
+        parts = {f"{kind}_{name}": part for kind, named in kinds.items() for name, part in named.items()}
+        state = tf.train.Checkpoint(step=step, **parts)
+        if first:
+            checkpoints.restore(state, first)
+        batches = iter(strategy.distribute_datasets_from_function(lambda context: dataset(first))) if first < config.steps else None
     rows = run.logged(first)
-    events = _tensorboard(run.folder)
+    events = _tensorboard(run.folder) if chief else None
 
     @tf.function
-    def distributed_step(batch):
-        logs = strategy.run(trainer.train_step, args=(batch,))
+    def distributed_step(batch, kind):
+        logs = strategy.run(trainer.train_step, args=(batch, kind))
         step.assign_add(1)
         return {k: strategy.reduce(tf.distribute.ReduceOp.MEAN, v, axis=None) for k, v in logs.items()}
 
     def save():
         bad = [v.path for net in trainer.networks.values() for v in net.variables if not np.isfinite(keras.ops.convert_to_numpy(v)).all()]
         if bad:
-            raise NonFinite(f"weight {bad[0]} is not finite after step {int(step.numpy())}; the last good checkpoint is {manager.latest_checkpoint}")
-        manager.save(checkpoint_number=int(step.numpy()))
+            raise NonFinite(f"weight {bad[0]} is not finite after step {int(step.numpy())}; {last_good()}")
+        if chief:
+            checkpoints.save(state, int(step.numpy()))
 
-    batches = iter(strategy.experimental_distribute_dataset(dataset(first))) if first < config.steps else None
-    if first > config.steps:
-        raise ValueError(f"{out} has gone {first} steps already; resume it with --steps {first} or more")
-    run.describe()
+    def last_good():
+        return f"the last good checkpoint is ckpt-{checkpoints.steps()[0]}" if checkpoints.steps() else "there is no checkpoint yet"
+
     window = time.perf_counter()
     began = window - (float(rows[-1]["seconds"]) if rows else 0.0)  # a resumed run goes on counting
     waited = 0.0
-    sums: dict[str, float] = {}
-    counted = 0
+    seen: dict[str, list[float]] = {}
     try:
-        with tqdm(total=config.steps, initial=first, unit="step", desc=paper, smoothing=0.05) as bar:
+        with team(), tqdm(total=config.steps, initial=first, unit="step", desc=paper, smoothing=0.05, disable=not chief) as bar:
             for now in range(first + 1, config.steps + 1):
                 asked = time.perf_counter()
                 batch = next(batches)
                 waited += time.perf_counter() - asked
-                logs = {k: float(v) for k, v in distributed_step(batch).items()}
+                logs = {k: float(v) for k, v in distributed_step(batch, trainer.kind(now)).items()}
                 broken = [k for k, v in logs.items() if not np.isfinite(v)]
                 if broken:
-                    raise NonFinite(f"{', '.join(broken)} is not finite at step {now}; the last good checkpoint is {manager.latest_checkpoint}")
-                sums = {k: sums.get(k, 0.0) + v for k, v in logs.items()}
-                counted += 1
+                    raise NonFinite(f"{', '.join(broken)} is not finite at step {now}; {last_good()}")
+                for k, v in logs.items():
+                    seen.setdefault(k, []).append(v)
                 bar.update()
                 last = now == config.steps
                 validating = now % config.validate_every == 0 or last
-                if now % log_every == 0 or validating:
+                if chief and (now % log_every == 0 or validating):
                     seconds = time.perf_counter() - window
                     row = {"step": now, "seconds": round(time.perf_counter() - began, 1), "data_wait": round(waited / seconds, 4)}
-                    row |= {k: f"{v / counted:.6g}" for k, v in sums.items()}
+                    row |= {k: f"{np.mean(v):.6g}" for k, v in seen.items()}
                     bar.set_postfix(loss=row.get("loss"), data_wait=row["data_wait"])
                     if validating and validate is not None:
                         row |= {k: f"{v:.6g}" for k, v in validate(trainer).items()}
                         bar.write("  ".join(f"{k} {v}" for k, v in row.items() if k == "step" or k.startswith("val")))
                     if validating and preview is not None:
-                        cv2.imwrite(str(run.folder / "previews" / f"{now:07d}.png"), np.round(np.clip(preview(trainer), 0, 1) * 255).astype(np.uint8))
+                        picture = np.round(np.clip(preview(trainer), 0, 1) * 255).astype(np.uint8)
+                        write_atomically(run.folder / "previews" / f"{now:07d}.png", cv2.imencode(".png", picture)[1].tobytes())
                     rows.append(row)
                     run.log(rows)
                     events(now, row)
-                    sums, counted, waited, window = {}, 0, 0.0, time.perf_counter()
+                    seen, waited, window = {}, 0.0, time.perf_counter()
                 if now % config.checkpoint_every == 0 or last:
                     save()
     except KeyboardInterrupt:
         save()
         print(f"\nstopped at step {int(step.numpy())}; go on with --resume")
         raise
-    for name, network in trainer.networks.items():
+    for name, network in trainer.networks.items() if chief else ():
         save_weights(network, run.folder / f"{name}.weights.h5")
     return trainer
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import math
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
+
+from common.papers import require
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,12 @@ class Degradation:
     sharpen_probability: float = 0.0  # unsharp-masked target; off: it would invent contrast
     jpeg_probability: float = 0.0  # quality 30..95; off: microscopes do not write JPEG
     quantise: bool = True  # the result is an 8-bit image
+
+    def __post_init__(self):
+        require(self, [f.name for f in fields(self) if f.name.endswith("_probability")], "in [0, 1]", lambda value: 0 <= value <= 1)
+        require(self, ("passes",), "at least 1", lambda value: value >= 1)
+        pairs = ("kernel_sizes", "anisotropic_variance", "isotropic_sigma", "resize_up", "resize_down", "gaussian_sigma", "poisson_log10")
+        require(self, pairs, "two finite numbers, the smaller first", lambda value: -math.inf < value[0] <= value[1] < math.inf)
 
 
 @dataclass(frozen=True)
@@ -70,9 +79,12 @@ class Config:
     validation_images: int = 25  # the abstract's test set has 25
 
     def __post_init__(self):
-        for name in ("blocks", "features", "growth", "channels", "steps", "batch", "hq_crop", "lq_patch", "specimens", "checkpoint_every", "validate_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        counts = ("blocks", "features", "growth", "channels", "steps", "batch", "hq_crop", "lq_patch", "specimens", "checkpoint_every", "validate_every")
+        require(self, counts + ("validation_images",), "at least 1", lambda value: value >= 1)
+        require(self, ("learning_rate", "adam_epsilon", "histogram_tau"), "a positive number", lambda value: 0 < value < math.inf)
+        require(self, ("l1_weight", "histogram_weight", "tv_weight"), "zero or a positive number", lambda value: 0 <= value < math.inf)
+        require(self, ("ema_decay",), "in [0, 1)", lambda value: 0 <= value < 1)
+        require(self, ("seed",), "in 0 .. 2^32 - 3", lambda value: 0 <= value < 2**32 - 2)  # seeds of 32 bits; validation and tuning take the next two
 
     @classmethod
     def paper(cls) -> Config:

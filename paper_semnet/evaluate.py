@@ -7,6 +7,7 @@ Track P: real pairs, as they are and after alignment. Classical methods are tune
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -15,11 +16,12 @@ from tqdm import tqdm
 
 from common.classical import METHODS, estimate_noise, tune_all, upscale
 from common.data import FolderImages, SimulatedImages, image_files, intensity_range, to_unit_range
-from common.evaluation import paired_gain, write_results, write_table
-from common.metrics import psnr, ssim
+from common.evaluation import item, paired_gain, write_results, write_table
+from common.metrics import bootstrap_interval, psnr, rank_correlation, ssim
 from common.micrograph import load_micrograph
 from common.papers import paper
 from common.restoring import load_network, restore_array
+from common.trust import doubt, probe
 
 from .config import Degradation
 from .data import SCALE, test_pairs
@@ -54,12 +56,17 @@ def evaluate_semnet(
         size: their height and width; the inputs are half as large.
         tuning_images: simulated micrographs on which the classical methods are tuned.
     """
+    if min(images, tuning_images, *size) < 1:
+        raise ValueError(f"images, tuning_images and size must be at least 1, got {images}, {tuning_images} and {size}")
     semnet = paper("semnet")
     network, config = load_network(semnet, weights)
     degradation = Degradation()
 
     def restored(low: np.ndarray) -> np.ndarray:
         return restore_array(low * 255, semnet, network, config, dtype="uint8") / 255
+
+    def doubted(low: np.ndarray) -> tuple[np.ndarray, ...]:
+        return tuple(a / 255 for a in restore_array(low * 255, semnet, network, config, dtype="uint8", return_trust=True))
 
     simulated = SimulatedImages(TEST_SEED + seed, images, size)
     names, tracks, notes = {"S": [simulated.name(k) for k in range(images)]}, {"S": test_pairs(simulated, degradation, seed)}, {}
@@ -86,6 +93,8 @@ def evaluate_semnet(
         write_table(out / f"track_{track.replace(' ', '_')}.csv", rows)
         best = track_items(track, rows, items)
         draw_sheet(out / f"track_{track.replace(' ', '_')}.png", shown, best)
+    items |= trust_items(tracks["S"], doubted)
+    draw_trust(out / "trust.png", tracks["S"], restored, doubted)
     write_results(out, "semnet", str(weights), seed, items, classical=strengths, degradation="defaults of paper_semnet.config.Degradation", notes=notes)
     return items
 
@@ -102,6 +111,61 @@ def track_items(track: str, rows: list[dict], items: dict) -> str:
         items[f"{track}: {score} gain over bicubic + best fixed Gaussian"] = paired_gain(ours, columns[abstract], unit, PUBLISHED[score]) | {"method": abstract}
         items[f"{track}: {score} gain over bicubic + Gaussian 1.0"] = paired_gain(ours, columns["bicubic + Gaussian 1.0"], unit, PUBLISHED[score])
     return chosen["psnr"]
+
+
+def trust_items(pairs: list, doubted: Callable) -> dict:
+    """How well the trust map ranks the true error: Spearman's correlation within each image, over blocks of 8 x 8 pixels and over single ones."""
+    found = {"over 8 x 8 pixels": [], "over single pixels": []}
+    errors, trusts = [], []
+    for low, high in tqdm(pairs, desc="trust", unit="image"):
+        image, trust = doubted(low)
+        error = np.clip(image, 0, 1) - high
+        for name, block in zip(found, (8, 1), strict=True):
+            found[name].append(rank_correlation(error, trust, block))
+        errors.append(np.abs(error).ravel())
+        trusts.append(trust.ravel())
+    items = {f"S: trust map, rank correlation with the error {name}": item(np.mean(v), n=len(v), interval=bootstrap_interval(v)) for name, v in found.items()}
+    error, trust = np.concatenate(errors), np.concatenate(trusts)
+    low, high = np.quantile(trust, (0.1, 0.9))
+    items["S: mean error where the trust map is in its lowest tenth"] = item(float(255 * error[trust <= low].mean()), "grey levels", n=len(pairs))
+    items["S: mean error where the trust map is in its highest tenth"] = item(float(255 * error[trust >= high].mean()), "grey levels", n=len(pairs))
+    return items
+
+
+def draw_trust(path: Path, pairs: list, restored: Callable, doubted: Callable) -> None:
+    """A figure: input, SEMNet, true error and trust map of three specimens, and of one into whose restoration a particle was painted."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 13), layout="constrained")
+    shown = [pairs[k % len(pairs)] for k in (0, 3, 2, 2)]
+    for row, (axes, (low, high)) in enumerate(zip(figure.subplots(4, 4), shown, strict=True)):
+        top, left = ((n - min(n, 160)) // 2 for n in low.shape)
+        low, high = low[top : top + 160, left : left + 160], high[SCALE * top : SCALE * (top + 160), SCALE * left : SCALE * (left + 160)]
+        image, trust = doubted(low) if row < 3 else painted(low, restored)
+        error = np.abs(np.clip(image, 0, 1) - high)
+        name = "SEMNet" if row < 3 else "SEMNet and a painted particle"
+        pictures = {"input": np.kron(low, np.ones((SCALE, SCALE))), name: image, "true error": error, "trust map": trust}
+        for axis, (title, picture) in zip(axes, pictures.items(), strict=True):
+            is_map = title in ("true error", "trust map")
+            limits = {"cmap": "inferno", "vmin": 0, "vmax": np.quantile(picture, 0.998)} if is_map else {"cmap": "gray", "vmin": 0, "vmax": 1}
+            axis.imshow(picture, interpolation="nearest", **limits)
+            axis.set_title(f"{title}, 0 to {255 * limits['vmax']:.0f} grey levels" if is_map else title, fontsize=10)
+            axis.axis("off")
+    figure.savefig(path, dpi=80)
+
+
+def painted(low: np.ndarray, restored: Callable) -> tuple[np.ndarray, np.ndarray]:
+    """What a network that paints a particle into the middle of every image gives for `low`, and the trust map that this earns. A flip does not give it away."""
+    height, width = (SCALE * n for n in low.shape)
+    distance = np.hypot(np.arange(height)[:, None] - (height - 1) / 2, np.arange(width) - (width - 1) / 2)
+    particle = (0.35 / (1 + np.exp(distance - 10))).astype(np.float32)
+
+    def liar(part: np.ndarray) -> np.ndarray:
+        return restored(part) + particle
+
+    image = liar(low)
+    everywhere = (slice(0, low.shape[0]), slice(0, low.shape[1]))
+    return image, doubt(low, image, *everywhere, liar, probe(low, image, paper("semnet")), paper("semnet"))
 
 
 def scorable_images(folder: Path) -> tuple[list[str], list[np.ndarray], list[str]]:

@@ -32,7 +32,7 @@ class SEMNet(Trainer):
         super().__init__(networks={"final": average, "raw": generator}, solvers={"adam": adam})
         self.config = config
 
-    def train_step(self, batch) -> dict:
+    def train_step(self, batch, kind: str = "") -> dict:
         low, high = batch
         generator, average, adam = self.networks["raw"], self.networks["final"], self.solvers["adam"]
 
@@ -50,6 +50,8 @@ def train_semnet(config: Config, out: Path, resume: bool = False, sem: Path | No
     sem, natural: folders of high-quality images, sampled 1:1 when both are given; simulated specimens when neither is. Validation is on `validation_images`
     simulated micrographs of other seeds, degraded with a frozen seed, beside the best classical method, tuned on yet others.
     """
+    if strategy and strategy.num_replicas_in_sync > 1 and config.histogram_reduction == "histogan":
+        raise ValueError("histogram_reduction histogan is one norm over the whole batch, which devices cannot share; use mean")
     pairs = training_pairs(config, sem, natural)
     held_out, tuning = (
         test_pairs(SimulatedImages(config.seed + k, count, (256, 256)), config.degradation, config.seed + k)

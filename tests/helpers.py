@@ -9,7 +9,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import keras
@@ -40,11 +39,16 @@ def check_tiles_equal_whole(paper, network, config, shape, tile) -> None:
     assert np.abs(tiled - whole).max() < 1e-5 * np.ptp(whole)
 
 
+def checkpointed(run: Path, step: int) -> dict[str, np.ndarray]:
+    """Everything in a checkpoint: name -> array, in the order of the names."""
+    reader = tf.train.load_checkpoint(str(run / "checkpoints" / f"ckpt-{step}" / "state"))
+    names = sorted(n for n in reader.get_variable_to_shape_map() if "OBJECT_GRAPH" not in n and "save_counter" not in n)
+    return {n: reader.get_tensor(n) for n in names}
+
+
 def final_weights(run: Path) -> list[np.ndarray]:
     """Everything a finished run leaves in its newest checkpoint, as arrays in the order of their names."""
-    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(run / "checkpoints")))
-    names = sorted(n for n in reader.get_variable_to_shape_map() if "OBJECT_GRAPH" not in n and "save_counter" not in n)
-    return [reader.get_tensor(n) for n in names]
+    return list(checkpointed(run, newest_step(run)).values())
 
 
 def check_runs_equal(one: Path, other: Path) -> None:
@@ -55,31 +59,37 @@ def check_runs_equal(one: Path, other: Path) -> None:
         np.testing.assert_array_equal(x, y)
 
 
-def check_survives_kills(paper: str, flags: list[str], reference: Path, out: Path, kills: int, seconds: tuple[float, float], seed: int = 0) -> int:
-    """Train in a process of its own that is killed at random moments and resumed; the result must equal the reference run. Returns how often a kill hit."""
+def check_survives_kills(paper: str, flags: list[str], reference: Path, out: Path, steps: list[int], seed: int = 0) -> None:
+    """Train in processes that are killed shortly after the given steps and resumed; the result must equal the reference run."""
     rng = random.Random(seed)
-    command = [sys.executable, "-m", "common", "train", paper, *flags, "--out", str(out), "--resume"]
-    hits = 0
-    for _ in range(kills):
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"})
-        deadline = time.monotonic() + 120  # wait for the first checkpoint of this life, then strike at a random moment
-        before = newest_step(out)
-        while newest_step(out) == before and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        time.sleep(rng.uniform(*seconds))
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            hits += 1
-        process.wait()
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    command = ["train", paper, *flags, "--out", str(out), "--resume"]
+    for step in steps:
+        killed = start("tests.killed", str(step), f"{rng.uniform(0, 0.03):.3f}", *command)
+        assert killed.wait() == -signal.SIGKILL
+    assert start("common", *command).wait() == 0
     check_runs_equal(reference, out)
-    return hits
+
+
+def start(module: str, *arguments: str, env: dict | None = None, **more) -> subprocess.Popen:
+    """`python -m module` as a child process, silent unless `stdout` or `stderr` are given."""
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **(env or {})}
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL} | more
+    return subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=ROOT, env=environment, text=True, **streams)
+
+
+def report(process: subprocess.Popen, seconds: float = 300):
+    """What a child process wrote last, as JSON; it must end well, in time, and is ended if it does not."""
+    try:
+        out, err = process.communicate(timeout=seconds)
+    finally:
+        process.kill()
+    assert process.returncode == 0, (err or "")[-2000:]
+    return json.loads(out.splitlines()[-1])
 
 
 def newest_step(run: Path) -> int:
     """The step of the newest checkpoint, 0 where there is none."""
-    latest = tf.train.latest_checkpoint(str(run / "checkpoints")) if (run / "checkpoints").is_dir() else None
-    return int(latest.rsplit("-", 1)[1]) if latest else 0
+    return max((int(path.name.removeprefix("ckpt-")) for path in (run / "checkpoints").glob("ckpt-*")), default=0)
 
 
 def read_metrics(run: Path) -> list[dict]:

@@ -9,7 +9,7 @@ import pytest
 
 from common import Micrograph, paper, restore
 from common.data import from_unit_range, intensity_range, to_unit_range
-from common.restoring import find_weights, load_network, restore_array, tile_starts, tile_weights
+from common.restoring import find_weights, load_network, restore_array
 from paper_semnet import Config
 from tests.helpers import publish_untrained
 
@@ -123,22 +123,6 @@ def test_instance_statistics_cannot_be_exact():
     fake = replace(paper("semnet"), halo=lambda config: None)
     with pytest.raises(ValueError, match="no tiling is exact"):
         restore_array(picture("float32"), fake, None, None, exact=True)
-
-
-@pytest.mark.parametrize(("length", "tile", "overlap"), [(100, 100, 20), (101, 64, 16), (1000, 96, 64), (257, 256, 64), (5, 64, 16)])
-def test_tiles_cover_everything_and_weights_sum_evenly(length, tile, overlap):
-    starts = tile_starts(length, tile, overlap)
-    tile = min(tile, length)
-    assert starts[0] == 0 and starts[-1] + tile == length
-    assert all(b - a <= tile - overlap for a, b in zip(starts, starts[1:], strict=False))
-    for hard in (False, True):
-        total = np.zeros(length)
-        for k, start in enumerate(starts):
-            neighbours = (starts[k - 1] if k else None, starts[k + 1] if k + 1 < len(starts) else None)
-            total[start : start + tile] += tile_weights(start, tile, hard, neighbours)
-        assert total.min() > 0
-        if len(starts) == 2:
-            np.testing.assert_allclose(total, 1, atol=1e-5)
 
 
 def test_intensity_range_is_robust_and_invertible():

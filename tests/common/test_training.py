@@ -1,16 +1,21 @@
 """The loop itself, on a trainer of one weight: folders, refusals, numbers that are not finite, interruptions."""
 
 import json
+import re
+import shutil
+import subprocess
+import sys
+import warnings
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
+from common.checkpoints import UNREADABLE, read
 from common.data import batches
 from common.training import NonFinite, Run, Trainer, minimise, train, weighted_sum
-from tests.helpers import newest_step, read_metrics
+from tests.helpers import checkpointed, newest_step, read_metrics, report, start
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Fit(Trainer):
         solver.build(network.trainable_variables)
         super().__init__({"final": network}, {"sgd": solver})
 
-    def train_step(self, batch):
+    def train_step(self, batch, kind=""):
         x, y = batch
         return minimise(self.solvers["sgd"], self.networks["final"], lambda: weighted_sum({"L2": (keras.ops.mean((self.networks["final"](x) - y) ** 2), 1.0)}))
 
@@ -59,9 +64,7 @@ def test_a_number_that_is_not_finite_stops_the_run_and_keeps_the_last_good_check
     with pytest.raises(NonFinite, match="L2.* step 10.*ckpt-8"):
         run(Line(), tmp_path / "run", poison=19)
     assert newest_step(tmp_path / "run") == 8
-    weights = tf.train.load_checkpoint(str(tmp_path / "run" / "checkpoints" / "ckpt-8"))
-    values = [weights.get_tensor(n) for n in weights.get_variable_to_shape_map() if n.endswith("VARIABLE_VALUE") and "save_counter" not in n]
-    assert all(np.isfinite(v).all() for v in values)
+    assert all(np.isfinite(v).all() for v in checkpointed(tmp_path / "run", 8).values())
 
 
 def test_exploding_weights_are_not_saved(tmp_path):
@@ -113,6 +116,137 @@ def test_interruption_saves_and_resumes_identically(tmp_path):
     resumed = run(Line(), tmp_path / "run", validate=interrupt, resume=True)
     whole = run(Line(), tmp_path / "other")
     np.testing.assert_array_equal(resumed.networks["final"].get_weights(), whole.networks["final"].get_weights())
+
+
+def shorten(path, share):
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+
+
+def flip(path, byte):
+    content = bytearray(path.read_bytes())
+    content[byte] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGE = {
+    "data shortened": lambda index, data: shorten(data, 0.7),
+    "data empty": lambda index, data: shorten(data, 0),
+    "data zeroed": lambda index, data: data.write_bytes(bytes(data.stat().st_size)),
+    "data with one bit changed": lambda index, data: flip(data, 5),
+    "data missing": lambda index, data: data.unlink(),
+    "index shortened": lambda index, data: shorten(index, 0.7),
+    "index empty": lambda index, data: shorten(index, 0),
+    "index zeroed": lambda index, data: index.write_bytes(bytes(index.stat().st_size)),
+    "index with one bit changed": lambda index, data: flip(index, 20),
+    "index of noise": lambda index, data: index.write_bytes(np.random.default_rng(0).bytes(400)),
+    "index missing": lambda index, data: index.unlink(),
+    "both missing": lambda index, data: (index.unlink(), data.unlink()),
+}
+
+
+def damage(run, step, kind):
+    folder = run / "checkpoints" / f"ckpt-{step}"
+    DAMAGE[kind](folder / "state.index", folder / "state.data-00000-of-00001")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of 12 steps that nothing disturbed, with a checkpoint of each fourth, and its weight."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    return folder, run(Line(), folder).networks["final"].get_weights()[0]
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damaged_checkpoint_is_set_aside_and_the_one_before_goes_on(whole, tmp_path, kind):
+    shutil.copytree(whole[0], tmp_path / "run")
+    damage(tmp_path / "run", 12, kind)
+    with pytest.warns(UserWarning, match=r"^[^\n]*ckpt-12 \([^\n]+\) cannot be read and was set aside; going on from ckpt-8$"):
+        resumed = run(Line(), tmp_path / "run", resume=True)
+    np.testing.assert_array_equal(resumed.networks["final"].get_weights()[0], whole[1])
+    assert {p.name for p in (tmp_path / "run" / "checkpoints").iterdir()} == {"ckpt-4", "ckpt-8", "ckpt-12", "damaged-12"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        run(Line(), tmp_path / "run", resume=True)
+
+
+def test_no_changed_byte_passes_for_a_good_checkpoint(whole, tmp_path):
+    """TensorFlow's own checksums cover every byte that matters: whatever byte is changed, reading fails or gives the same numbers."""
+    shutil.copytree(whole[0] / "checkpoints", tmp_path / "checkpoints")
+    good, refused = checkpointed(tmp_path, 12), 0
+    for path in (tmp_path / "checkpoints" / "ckpt-12").iterdir():
+        content = path.read_bytes()
+        for byte in range(len(content)):
+            path.write_bytes(content[:byte] + bytes([content[byte] ^ 16]) + content[byte + 1 :])
+            try:
+                read(tmp_path / "checkpoints" / "ckpt-12" / "state")
+            except UNREADABLE:
+                refused += 1
+                continue
+            assert all(np.array_equal(good[name], array) for name, array in checkpointed(tmp_path, 12).items())
+        path.write_bytes(content)
+    assert refused > 1000
+
+
+def test_several_damaged_checkpoints(whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path / "run")
+    damage(tmp_path / "run", 12, "data zeroed")
+    damage(tmp_path / "run", 8, "index missing")
+    with pytest.warns(UserWarning, match="ckpt-12 .*ckpt-8 .*going on from ckpt-4"):
+        resumed = run(Line(), tmp_path / "run", resume=True)
+    np.testing.assert_array_equal(resumed.networks["final"].get_weights()[0], whole[1])
+
+
+def test_a_run_without_any_good_checkpoint_is_refused_and_left_as_it_is(whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path / "run")
+    for step in (4, 8, 12):
+        damage(tmp_path / "run", step, "data empty")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="^[^\n]*holds no checkpoint that can be read: ckpt-12 .*ckpt-8 .*ckpt-4 .*start anew with another --out$"):
+            run(Line(), tmp_path / "run", resume=True)
+
+
+def test_a_checkpoint_that_was_being_written_does_not_count(whole, tmp_path):
+    shutil.copytree(whole[0] / "checkpoints" / "ckpt-4", tmp_path / "run" / "checkpoints" / "partial")
+    resumed = run(Line(), tmp_path / "run", resume=True)
+    np.testing.assert_array_equal(resumed.networks["final"].get_weights()[0], whole[1])
+    assert {p.name for p in (tmp_path / "run" / "checkpoints").iterdir()} == {"ckpt-4", "ckpt-8", "ckpt-12"}
+
+
+def test_a_refused_run_leaves_no_folder(tmp_path):
+    def example(i):
+        return np.zeros(1), np.zeros(1)
+
+    def fail():
+        raise ValueError("no such network")
+
+    with pytest.raises(ValueError, match="no such network"):
+        train("line", Line(), fail, lambda step: batches(example, [(1,), (1,)], 2), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def full_disk(tmp_path_factory):
+    return report(start("tests.common.full_disk", str(tmp_path_factory.mktemp("full")), stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of files")
+@pytest.mark.parametrize(
+    ("case", "newest", "said"),
+    [
+        ("metrics", 4, "metrics.csv cannot be written"),
+        ("preview", 4, "0000006.png cannot be written"),
+        ("checkpoint", 4, "the checkpoint of step 8 cannot be written to .*checkpoints .File too large.; make room there and go on with --resume"),
+        ("last checkpoint", 8, "the checkpoint of step 12 cannot be written"),
+        ("weights", 12, "final.weights.h5 cannot be written"),
+    ],
+)
+def test_full_disk_stops_with_one_line_and_the_run_goes_on_when_there_is_room(whole, full_disk, case, newest, said):
+    found = full_disk[case]
+    assert found["status"] == 2
+    assert re.match(f"empapers: .*{said}", found["said"])
+    assert found["newest"] == newest
+    assert not found["partial"]
+    np.testing.assert_array_equal(np.float32(found["weights"]), whole[1])
 
 
 def test_batches_are_numbered_examples():

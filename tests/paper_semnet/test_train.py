@@ -1,5 +1,6 @@
 """SEMNet's training: schedule, resume, precision, and that it learns."""
 
+import random
 from dataclasses import replace
 
 import keras
@@ -9,6 +10,7 @@ import tensorflow as tf
 
 from common.training import halving
 from paper_semnet import Config
+from paper_semnet.config import Degradation
 from paper_semnet.data import training_pairs
 from paper_semnet.train import SEMNet, train_semnet
 from tests.helpers import check_runs_equal, check_survives_kills, final_weights, read_metrics
@@ -52,7 +54,7 @@ def test_run_folder(reference):
         assert float(last[f"{name}*w"]) == pytest.approx(weight * float(last[name]), rel=1e-4)
     assert float(last["loss"]) == pytest.approx(sum(float(last[f"{name}*w"]) for name in ("L1", "L_hist", "L_TV")), rel=1e-4)
     assert {"data_wait", "seconds", "val_psnr", "val_ssim", "val_psnr_classical", "val_ssim_classical"} <= set(last)
-    for part in ("config.json", "final.weights.h5", "raw.weights.h5", "previews/0000030.png", "checkpoints/checkpoint"):
+    for part in ("config.json", "final.weights.h5", "raw.weights.h5", "previews/0000030.png", "checkpoints/ckpt-30/state.index"):
         assert (reference / part).is_file()
 
 
@@ -82,7 +84,15 @@ def test_wide_networks_repeat_bit_for_bit(precision):
 
 
 def test_killed_run_is_bit_identical(reference, tmp_path):
-    assert check_survives_kills("semnet", FLAGS, reference, tmp_path / "run", kills=2, seconds=(0.0, 0.4)) >= 1
+    """Three kills: before the first checkpoint, between two and after the second, each a random moment after a random step."""
+    check_survives_kills("semnet", FLAGS, reference, tmp_path / "run", [random.Random(a).randrange(a, a + 9) for a in (1, 11, 18)])
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"precision": "mixed_bfloat16"}, {"batch": 4}, {"degradation": Degradation(passes=1)}])
+def test_a_changed_run_is_refused(reference, change):
+    with pytest.raises(ValueError, match=f"{next(iter(change))}: .* -> .*resume with the same flags") as refusal:
+        train_semnet(replace(QUICK, steps=40, **change), reference, resume=True)
+    assert len(str(refusal.value).splitlines()) == 1
 
 
 def test_average_follows_its_equation():

@@ -1,4 +1,4 @@
-"""TIFF, the format with the most dialects: plain, ImageJ's, FEI/Thermo's and Zeiss's."""
+"""TIFF, the format with the most dialects: plain, ImageJ's, OME's and the instruments' (those are in `common.reading.vendors`)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ import cv2
 import numpy as np
 import tifffile
 
-from .formats import METADATA_KEY, Raw, Refusal, Size, check_bytes, describe, nm_per, pair, pick, to_grey, to_json
+from .formats import MAX_RATIO, METADATA_KEY, Raw, Size, check_bytes, describe, length, nm_per, pair, pick, reciprocal, to_grey, to_json
+from .guards import Refusal, overheard
+from .vendors import beside, of_tiff, resolution
 
 if TYPE_CHECKING:
-    from .micrograph import Micrograph
+    from ..micrograph import Micrograph
 
 PRINT_DENSITY = 1000.0  # pixels per cm: up to 2540 dpi a resolution tag speaks of paper, as no micrograph has pixels above 10 um
 IMAGEJ_DTYPES = ("uint8", "uint16", "int16", "float32")  # what ImageJ's variant of TIFF can hold
@@ -26,29 +28,48 @@ EXACT_KEY = "pixel_size_nm"  # the exact value in our own files
 def read_tiff(path: Path, frame: int | None) -> Raw:
     # is_ome=False: an OME header may name further files, and only the file that was asked for is to be opened.
     with tifffile.TiffFile(path, is_ome=False) as tif:
+        len(tif.pages)  # walks the whole chain and breaks circles, in which `series` would go round for ever
         series = [s for s in tif.series if not s.keyframe.is_reduced] or list(tif.series)
         counts = [math.prod(s.shape) // max(1, math.prod(s.keyframe.shape)) for s in series]
         which, index = pick(counts, frame, [describe("", s) for s in series])
-        data = _tiff_image(path, series[which], index, counts[which])
-        own = tif.imagej_metadata or (tif.shaped_metadata or ({},))[0]
-        vendors = {name: values for name in ("imagej", "fei", "sem") if (values := getattr(tif, f"{name}_metadata"))}
-        size = _tiff_pixel_size(series[which].keyframe, own, vendors)
-    return to_grey(data, path), size, json.loads(own[METADATA_KEY]) if METADATA_KEY in own else vendors
+        page = series[which].keyframe
+        notes: list[str] = []
+        data = _image(path, series[which], index, counts[which], notes)
+        imagej = tif.imagej_metadata or {}
+        own = imagej or (tif.shaped_metadata or ({},))[0]
+        ours = METADATA_KEY in own
+        instruments = [] if ours else [*of_tiff(tif, page, data), *filter(None, [beside(path, data.shape)])]
+        vendors = ({"imagej": imagej} if imagej else {}) | {instrument.name: instrument.values for instrument in instruments}
+        raw = Raw(data, metadata=json.loads(own[METADATA_KEY]) if ours else vendors, notes=notes)
+        raw.notes += [note for instrument in instruments for note in instrument.notes] + reciprocal(imagej.get("unit"))
+        exact, stated = length(own.get(EXACT_KEY), 1.0), next((instrument.size for instrument in instruments if instrument.size), None)
+        tag = None if any(i.notes for i in instruments) or reciprocal(imagej.get("unit")) else _resolution_size(page, imagej)
+        # A program that rescales the image but keeps the description leaves a stale value behind, which the tag gives away.
+        raw.size = (exact, exact) if exact and (tag is None or math.isclose(tag[0], exact, rel_tol=1e-3)) else stated or tag
+    raw.bar = next((instrument.bar for instrument in instruments if instrument.bar), None)
+    raw.data = to_grey(data, raw.notes)
+    return raw
 
 
-def _tiff_image(path: Path, series: tifffile.TiffPageSeries, index: int, count: int) -> np.ndarray:
+def _image(path: Path, series: tifffile.TiffPageSeries, index: int, count: int, notes: list[str]) -> np.ndarray:
     key = series.keyframe
+    if key.dtype is None:
+        raise Refusal(f"its pixels of {key.bitspersample} bits are of an unknown kind; save it with 8 or 16 bits")
+    plain = key.compression == tifffile.COMPRESSION.NONE and key.bitspersample == 8 * key.dtype.itemsize
+    check_bytes(key.shape, key.dtype, path.stat().st_size, 1 if plain else MAX_RATIO)
+    if len(key.dataoffsets) < math.prod(key.chunked):
+        raise Refusal(f"it has {len(key.dataoffsets)} of the {math.prod(key.chunked)} pieces of its image; copy the file again")
     if len(series.pages) == count:
-        check_bytes(key.shape, key.dtype)
         try:
             data = series.pages[index].asarray()
         except ValueError as error:
             if "imagecodecs" not in str(error):
                 raise
-            data = _tiff_through_opencv(path, series.pages[index].index, key)
-    else:  # ImageJ and tifffile may describe a whole stack in its first page
-        check_bytes(series.shape, series.dtype)
-        data = series.asarray().reshape(count, *key.shape)[index]
+            data = _through_opencv(path, series.pages[index].index, key, notes)
+    else:  # ImageJ and tifffile may describe a whole stack, of any size, in its first page
+        pixels = math.prod(key.shape)
+        dtype = key.dtype.newbyteorder(series.parent.byteorder)
+        data = series.parent.filehandle.read_array(dtype, pixels, series.dataoffset + index * pixels * dtype.itemsize).reshape(key.shape)
     if key.samplesperpixel > 1 and key.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
         return np.moveaxis(data, 0, -1)
     if key.photometric == tifffile.PHOTOMETRIC.MINISWHITE and data.dtype.kind == "u":
@@ -61,38 +82,24 @@ def _tiff_image(path: Path, series: tifffile.TiffPageSeries, index: int, count: 
     return data
 
 
-def _tiff_through_opencv(path: Path, index: int, key: tifffile.TiffPage) -> np.ndarray:
+def _through_opencv(path: Path, index: int, key: tifffile.TiffPage, notes: list[str]) -> np.ndarray:
     """LZW and the like, which tifffile leaves to the imagecodecs package and OpenCV decodes for the usual dtypes."""
     if key.photometric == tifffile.PHOTOMETRIC.MINISBLACK and key.samplesperpixel == 1:
-        decoded, pages = cv2.imreadmulti(os.fspath(path), start=index, count=1, flags=cv2.IMREAD_UNCHANGED)
+        with overheard() as heard:
+            decoded, pages = cv2.imreadmulti(os.fspath(path), start=index, count=1, flags=cv2.IMREAD_UNCHANGED)
+        notes += [f"it is damaged, parts of the image may be wrong ({heard[0]})"] if heard else []
         if decoded and pages[0].dtype == key.dtype.newbyteorder("=") and pages[0].shape == key.shape:
             return pages[0]
     raise Refusal(f"its compression ({key.compression.name}) needs another decoder; install imagecodecs or save the image uncompressed")
 
 
-def _tiff_pixel_size(page: tifffile.TiffPage, own: dict, vendors: dict) -> Size:
-    """Our own exact value, the instrument's (FEI/Thermo, Zeiss), or the resolution tag, in this order."""
-    tags = [page.tags[name].value for name in ("XResolution", "YResolution") if name in page.tags]
-    density = [value[0] / value[1] for value in tags if isinstance(value, tuple) and len(value) == 2 and all(value)]
-    nm = nm_per(vendors.get("imagej", {}).get("unit"))
+def _resolution_size(page: tifffile.TiffPage, imagej: dict) -> Size:
+    """From the resolution tags, in ImageJ's unit where there is one."""
+    density, nm = resolution(page), nm_per(imagej.get("unit"))
     # Inches, and centimetres up to PRINT_DENSITY, are a printer's default and no calibration.
-    if nm is None and density and page.resolutionunit == tifffile.RESUNIT.CENTIMETER and density[0] > PRINT_DENSITY:
+    if nm is None and page.resolutionunit == tifffile.RESUNIT.CENTIMETER and density and density[0] > PRINT_DENSITY:
         nm = 1e7
-    tag = pair(1 / density[0], 1 / density[1], nm) if len(density) == 2 else None
-    exact = pair(own.get(EXACT_KEY), own.get(EXACT_KEY), 1.0)
-    # A program that rescales the image but keeps the description leaves a stale value behind, which the tag gives away.
-    if exact and (tag is None or math.isclose(tag[0], exact[0], rel_tol=1e-3)):
-        return exact
-    scan = vendors.get("fei", {}).get("Scan", {})
-    return pair(scan.get("PixelWidth"), scan.get("PixelHeight"), 1e9) or _zeiss_pixel_size(vendors.get("sem", {}), page.imagewidth) or tag
-
-
-def _zeiss_pixel_size(sem: dict, width: int) -> Size:
-    """From the header in metres for a field 1024 pixels wide, whatever the image's width; the stated size of the image's pixels overrules it."""
-    header, stated = sem.get("", ()), sem.get("ap_image_pixel_size", ())
-    nominal = pair(header[3], header[3], 1e9 * 1024 / width) if len(header) > 3 else None
-    exact = pair(stated[1], stated[1], nm_per(stated[2])) if len(stated) == 3 else None
-    return exact if exact and not (nominal and math.isclose(nominal[0], exact[0], rel_tol=1e-3)) else nominal  # the header has more digits
+    return pair(1 / density[0], 1 / density[1], nm) if density else None
 
 
 def write_tiff(path: Path, micrograph: Micrograph) -> None:
