@@ -163,7 +163,7 @@ def restore_command(arguments: list[str]) -> None:
             tile: side of a tile in input pixels.
             exact: make tiles equal the whole image, where that is possible.
             strength: from 0 (the classical method) to 1 (the network).
-            trust: also write NAME_trust.tif, float32 in the image's units: how far each pixel may be off.
+            trust: also write NAME_trust.tif, float32 in the image's units: how much each pixel is to be doubted.
             keep_bar: restore the data bar too, which is left out otherwise where the file says that it has one.
             precision: float32, mixed_bfloat16, mixed_float16 or auto.
         """

@@ -83,9 +83,12 @@ def inverse_anscombe(transformed: np.ndarray, gain: float, offset: float) -> np.
     return (gain * transformed / 2) ** 2 / gain - 0.375 * gain - offset / gain
 
 
-def gaussian(image: np.ndarray, scale: int, k: float) -> np.ndarray:
-    """Bicubic, then a Gaussian whose sigma is k * 10 * sqrt(estimated noise) output pixels (noisier images want wider kernels, less than proportionally)."""
-    return upscale(image, scale, k * 10 * estimate_noise(image) ** 0.5)
+def gaussian(image: np.ndarray, scale: int, k: float, noise: float | None = None) -> np.ndarray:
+    """Bicubic, then a Gaussian whose sigma is k * 10 * sqrt(noise) output pixels (noisier images want wider kernels, less than proportionally).
+
+    noise: standard deviation, for a tile that of its whole image; estimated in the image itself when None.
+    """
+    return upscale(image, scale, k * 10 * (estimate_noise(image) if noise is None else noise) ** 0.5)
 
 
 def nonlocal_means(image: np.ndarray, scale: int, k: float, stabilise: bool = True) -> np.ndarray:

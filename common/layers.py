@@ -1,4 +1,4 @@
-"""Layers and image operators that more than one paper needs and Keras lacks, or has with another meaning.
+"""Layers and image operators that the papers' texts ask for and Keras lacks, or has with another meaning.
 
 Only `keras.ops`: they run on every Keras backend, with any height and width, and export. Norms, means and interpolation weights are computed in float32
 under mixed precision. The numbers of tensorflow-addons, where it means the same, are kept in tests/data and met to 1e-5.

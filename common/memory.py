@@ -47,7 +47,7 @@ def free() -> float:
     for read in (_of_machine, _of_group, _of_process):
         try:
             found.append(read())
-        except (OSError, ValueError, ImportError):
+        except (OSError, ValueError, KeyError, ImportError):
             pass
     return 0.9 * min(found)
 
@@ -56,9 +56,10 @@ def _of_machine() -> int:
     return _kilobytes("/proc/meminfo", "MemAvailable")
 
 
-def _of_group() -> int:
-    limit, used = (int(Path("/sys/fs/cgroup", name).read_text()) for name in ("memory.max", "memory.current"))  # "max" is a ValueError: no limit
-    return limit - used
+def _of_group(folder: Path = Path("/sys/fs/cgroup")) -> int:
+    limit, used = (int((folder / name).read_text()) for name in ("memory.max", "memory.current"))  # "max" is a ValueError: no limit
+    kept = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    return limit - used + int(kept["inactive_file"]) + int(kept["active_file"])  # cached files give way
 
 
 def _of_process() -> int:

@@ -24,7 +24,7 @@ from .trust import PROBE, Probe, doubt, probe
 
 TILE = 512  # input pixels; overlaps then cost a third
 HALO = 32  # input pixels; beyond it a restoration changes by less than a grey level of 8 bit
-SHOWS = ("restored intensities", "trust map: how far each restored intensity may be off, in the same units")
+SHOWS = ("restored intensities", "trust map: how much each restored intensity is to be doubted, in the same units; a ranking, no error bar")
 
 
 # --- Weights ---
@@ -251,8 +251,8 @@ def restore(
     the scale; both in the input's units and dtype (integers are rounded and clipped). NaN and infinite pixels become the median, with a warning.
     paper: name or Paper. weights: a shipped name, a .weights.h5 file or a run folder. tile, exact: see `restore_array`. step: for papers whose scale is the
     user's to choose. strength: from 0 (the paper's classical method) to 1 (the network). precision: "float32", "mixed_bfloat16", ... progress: show a bar.
-    return_trust: give (result, trust), where trust is float32 in the image's units, of the result's size and kind (array or Micrograph): how far each pixel may
-    be off, see `common.trust`.
+    return_trust: give (result, trust), where trust is float32 in the image's units, of the result's size and kind (array or Micrograph): how much each pixel
+    is to be doubted, see `common.trust`.
     Raises ValueError for complex, empty, coloured or stacked input, FileNotFoundError for missing weights, MemoryError where no tile is small enough.
     """
     paper = paper_by_name(paper) if isinstance(paper, str) else paper

@@ -1,4 +1,6 @@
-"""Trust maps: how far each restored pixel may be off, in the image's own units. Bright means: do not believe it.
+"""Trust maps: how much each restored pixel is to be doubted, in the image's own units. Bright means: do not believe it.
+
+A ranking, no error bar: what left no trace in the input raises no doubt, and true errors are several times larger.
 
 Three questions are asked of a restoration, and none needs the truth:
 - Would another acquisition have given the same? Noise like the image's own is added once more, and the result must not change much.
@@ -18,8 +20,8 @@ import numpy as np
 from .data import example_rng
 from .papers import Paper
 
-DRAWS = 6  # second looks at each tile; more than that hardly changes the ranking of pixels
-NOISE = 0.5  # of the image's own noise is added in each; half as much and twice as much rank pixels less well
+DRAWS = 6  # second looks at each tile; a few more or less hardly change the ranking of pixels
+NOISE = 0.5  # of the image's own noise is added in each; all of it ranks pixels a little less well
 SPREAD_WIDTH = 2.0  # output pixels over which squared deviations are averaged: six draws alone are grainy
 RESIDUAL_WIDTH = 1.5  # input pixels over which the residual must agree with itself to count as structure
 SIGNIFICANT = 4.0  # standard deviations of that averaged residual which noise may reach

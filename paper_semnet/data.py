@@ -14,8 +14,8 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from common.classical import upscale
-from common.data import FolderImages, SimulatedImages, example_rng, image_files
+from common.classical import gaussian
+from common.data import FolderImages, SimulatedImages, example_rng, from_unit_range, image_files, to_unit_range
 from common.micrograph import Micrograph
 from common.specimens import SPECIMENS, simulate
 
@@ -110,8 +110,7 @@ def acquire(restored: np.ndarray) -> np.ndarray:
 def classical(image: np.ndarray, state: np.ndarray, noise: float) -> np.ndarray:
     """(height, width) -> (2 height, 2 width) in the same units: bicubic, then a Gaussian that follows the noise, as tuned in the evaluation."""
     black, white = state.ravel()
-    sigma = CLASSICAL_STRENGTH * 10 * (noise / (white - black)) ** 0.5
-    return upscale(image, SCALE, sigma)
+    return from_unit_range(gaussian(to_unit_range(image, state[0, 0]), SCALE, CLASSICAL_STRENGTH, noise / (white - black)), state[0, 0])
 
 
 # --- The pipeline ---

@@ -17,24 +17,13 @@ import pytest
 import tifffile
 
 import common.micrograph
-from common import Micrograph, load_micrograph, paper, save_micrograph
+from common import Micrograph, load_micrograph, save_micrograph
 from common.__main__ import main
 from common.papers import config_to_dict
 from paper_semnet import Config
-from tests.helpers import ROOT, newest_step, publish_untrained
+from tests.helpers import ROOT, newest_step
 
 TRAIN = "train semnet --preset tiny --specimens 1 --validation-images 1 --lq-patch 16 --hq-crop 64 --batch 2".split()
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    return publish_untrained(paper("semnet"), Config.tiny(), tmp_path_factory.mktemp("weights"))
-
-
-@pytest.fixture
-def good(tmp_path):
-    """A micrograph of 20 x 24 pixels that nothing is wrong with."""
-    return save_micrograph(tmp_path / "good.tif", Micrograph(np.arange(480, dtype=np.uint16).reshape(20, 24), 2.0))
 
 
 def refused(capfd, *arguments, status=2):

@@ -72,3 +72,12 @@ def test_nothing_fits(monkeypatch):
 def _tiny():
     config = paper("semnet").presets["tiny"]
     return paper("semnet").build_generator(config), config
+
+
+def test_cached_files_of_a_control_group_count_as_free(tmp_path):
+    for name, text in (("memory.max", "1000\n"), ("memory.current", "950\n"), ("memory.stat", "anon 100\ninactive_file 300\nactive_file 200\n")):
+        (tmp_path / name).write_text(text)
+    assert memory._of_group(tmp_path) == 550
+    (tmp_path / "memory.max").write_text("max\n")
+    with pytest.raises(ValueError):
+        memory._of_group(tmp_path)

@@ -1,13 +1,9 @@
 """Nonsense on the command line: one line, exit status 2, and nothing written, not even a folder."""
 
-import numpy as np
 import pytest
 
-from common import Micrograph, paper, save_micrograph
 from common.__main__ import main
-from paper_semnet import Config
 from tests.common.test_hostile import contents, refused
-from tests.helpers import publish_untrained
 
 NONSENSE = """
 restore semnet good.tif --out x --weights W --tile -5
@@ -71,17 +67,6 @@ train semnet --preset tiny --out good.tif
 papers semnet
 --version --out x
 """
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    return publish_untrained(paper("semnet"), Config.tiny(), tmp_path_factory.mktemp("weights"))
-
-
-@pytest.fixture
-def good(tmp_path):
-    """A micrograph of 20 x 24 pixels that nothing is wrong with."""
-    return save_micrograph(tmp_path / "good.tif", Micrograph(np.arange(480, dtype=np.uint16).reshape(20, 24), 2.0))
 
 
 @pytest.mark.parametrize("words", NONSENSE.strip().splitlines())

@@ -10,13 +10,6 @@ import pytest
 from common import Micrograph, paper, restore
 from common.data import from_unit_range, intensity_range, to_unit_range
 from common.restoring import find_weights, load_network, restore_array
-from paper_semnet import Config
-from tests.helpers import publish_untrained
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    return publish_untrained(paper("semnet"), Config.tiny(), tmp_path_factory.mktemp("weights"))
 
 
 def picture(dtype, shape=(45, 61), low=0.0, high=200.0):
