@@ -6,20 +6,13 @@ import sys
 import numpy as np
 import pytest
 
-from common import paper, restore
+from common import restore
 from common.export import export
-from paper_semnet import Config
-from tests.helpers import publish_untrained
 
 READ = {
     "savedmodel": "import tensorflow as tf; model = tf.saved_model.load({path!r}); run = lambda x: model.serve(tf.constant(x))['restored'].numpy()",
     "onnx": "import onnxruntime; session = onnxruntime.InferenceSession({path!r}); run = lambda x: session.run(['restored'], {{'image': x}})[0]",
 }
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    return publish_untrained(paper("semnet"), Config.tiny(), tmp_path_factory.mktemp("weights"))
 
 
 @pytest.mark.parametrize("form", ["savedmodel", "onnx"])

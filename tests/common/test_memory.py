@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from common import memory, paper, restore
 from common.restoring import restore_array
-from tests.helpers import ROOT, publish_untrained
+from tests.helpers import ROOT
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is measured through /proc")
 
@@ -39,8 +39,7 @@ def test_too_little_memory_means_smaller_tiles_and_saying_so():
     assert "close other programs" in found["nothing"]["error"]
 
 
-def test_memory_that_runs_out_on_the_way_means_smaller_tiles_too(monkeypatch, tmp_path):
-    weights = publish_untrained(paper("semnet"), paper("semnet").presets["tiny"], tmp_path)
+def test_memory_that_runs_out_on_the_way_means_smaller_tiles_too(monkeypatch, weights):
     image = np.random.default_rng(0).uniform(0, 200, (300, 280)).astype(np.float32)
     expected = restore(image, "semnet", weights=weights, tile=150)
     from common import restoring

@@ -14,7 +14,6 @@ from common.restoring import load_network, restore_array
 from common.trust import group, probe
 from paper_semnet import Degradation
 from paper_semnet import data as semnet_data
-from tests.helpers import publish_untrained
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -101,8 +100,7 @@ def test_tiles_do_not_show_in_the_trust_map(semnet):
     assert np.abs(tiled - whole).mean() < 0.05 * whole.mean()
 
 
-def test_kinds_units_and_calibration(tmp_path):
-    weights = publish_untrained(paper("semnet"), paper("semnet").presets["tiny"], tmp_path)
+def test_kinds_units_and_calibration(weights):
     image = np.random.default_rng(0).uniform(0, 60000, (40, 50)).astype(np.uint16)
     restored, trust = restore(image, "semnet", weights=weights, return_trust=True)
     assert (restored.dtype, trust.dtype, trust.shape) == (np.uint16, np.float32, (80, 100))
@@ -117,8 +115,7 @@ def test_kinds_units_and_calibration(tmp_path):
     assert "trust map" in both[1].metadata["shows"]
 
 
-def test_strength_blends_with_the_classical_method(tmp_path):
-    weights = publish_untrained(paper("semnet"), paper("semnet").presets["tiny"], tmp_path)
+def test_strength_blends_with_the_classical_method(weights):
     image = np.random.default_rng(0).normal(1000, 30, (40, 50)).astype(np.float32)
     none, half, full = (restore(image, "semnet", weights=weights, strength=s) for s in (0.0, 0.5, 1.0))
     np.testing.assert_allclose(half, (none + full) / 2, rtol=1e-5)
