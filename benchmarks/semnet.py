@@ -7,21 +7,15 @@ own; the two are asked in turn, so that a ratio compares medians of interleaved 
 from __future__ import annotations
 
 import importlib.util
-import json
-import multiprocessing
 import os
-import platform
-import resource
-import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
+from benchmarks.measuring import MATMUL, examples_per_second, matmul_task, measure, report
 
 BATCH, PATCH, SIDE = 4, 64, 256
 MACS_PER_PIXEL = 4_500_288  # of the paper network, per input pixel
 REPEATS = 12
-PAUSE = 0.5  # seconds; the other side's threads may still spin for a while after their work
 TRAINING = 3 * 2 * MACS_PER_PIXEL * BATCH * PATCH**2  # FLOP: forward, and twice that backward
 INFERENCE = 2 * MACS_PER_PIXEL * SIDE**2
 
@@ -50,9 +44,7 @@ def keras_tasks() -> dict:
             network = build_generator(config)
         run = tf.function(lambda x, network=network: network(x, training=False))
         tasks[f"inference, {name}"] = lambda run=run: run(image).numpy()
-        a = tf.cast(tf.random.uniform((4096, 4096)), name)
-        product = tf.function(lambda a: tf.reduce_sum(tf.cast(tf.matmul(a, a)[0], "float32")))
-        tasks[f"matmul, {name}"] = lambda a=a, product=product: float(product(a))
+        tasks[f"matmul, {name}"] = matmul_task(name)
     return tasks
 
 
@@ -116,20 +108,9 @@ def torch_tasks() -> dict:
 SIDES = {"keras": keras_tasks, "torch": torch_tasks}
 
 
-def serve(side: str, pipe) -> None:
-    """In a process of its own: do the tasks one is asked for, answer with seconds; `None` ends it and is answered with peak memory in bytes."""
-    tasks = SIDES[side]()
-    pipe.send(list(tasks))
-    while (name := pipe.recv()) is not None:
-        began = time.perf_counter()
-        tasks[name]()
-        pipe.send(time.perf_counter() - began)
-    pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-
-
-def pairs_per_second(seconds: float = 8.0) -> float:
+def pairs_per_second() -> float:
     """Degraded 72/144 pairs per second from 320x320 crops, through the tf.data pipeline that training uses."""
-    from common.data import SimulatedImages, batches
+    from common.data import SimulatedImages
     from paper_semnet import Config
     from paper_semnet.data import Pairs
 
@@ -137,15 +118,7 @@ def pairs_per_second(seconds: float = 8.0) -> float:
     source = SimulatedImages(0, 16)
     for k in range(16):
         source[k]  # drawing specimens is done once a training, not once an example
-    pairs = Pairs(config, (source,))
-    stream = iter(batches(pairs, pairs.shapes, config.batch))
-    for _ in range(8):
-        next(stream)
-    began, count = time.perf_counter(), 0
-    while time.perf_counter() - began < seconds:
-        next(stream)
-        count += config.batch
-    return count / (time.perf_counter() - began)
+    return examples_per_second(Pairs(config, (source,)), config.batch)
 
 
 def benchmark(out: Path = Path("results/benchmark")) -> None:
@@ -154,29 +127,9 @@ def benchmark(out: Path = Path("results/benchmark")) -> None:
     Args:
         out: the folder for both files.
     """
-    context = multiprocessing.get_context("spawn")
-    sides = [side for side in SIDES if side == "keras" or importlib.util.find_spec("torch")]
-    pipes, tasks = {}, {}
-    for side in sides:
-        pipes[side], theirs = context.Pipe()
-        context.Process(target=serve, args=(side, theirs), daemon=True).start()
-        tasks[side] = pipes[side].recv()
-    times = {side: {name: [] for name in tasks[side]} for side in sides}
-    for name in tasks["keras"]:
-        for repeat in range(REPEATS + 3):
-            for side in sides:
-                if name in tasks[side]:
-                    time.sleep(PAUSE)
-                    pipes[side].send(name)
-                    seconds = pipes[side].recv()
-                    if repeat >= 3:  # tracing and warm-up
-                        times[side][name].append(seconds)
-    memory = {}
-    for side in sides:
-        pipes[side].send(None)
-        memory[side] = pipes[side].recv()
-    medians = {side: {name: float(np.median(t)) for name, t in values.items()} for side, values in times.items()}
-    ceiling = {name: 2 * 4096**3 / medians["keras"][f"matmul, {name}"] for name in ("float32", "bfloat16")}
+    sides = {side: make_tasks for side, make_tasks in SIDES.items() if side == "keras" or importlib.util.find_spec("torch")}
+    medians, memory = measure(sides, REPEATS)
+    ceiling = {name: MATMUL / medians["keras"][f"matmul, {name}"] for name in ("float32", "bfloat16")}
     pairs = pairs_per_second()
     lines = ["| task | this project | PyTorch | ratio | share of the matmul ceiling |", "| --- | --- | --- | --- | --- |"]
     results = {}
@@ -194,12 +147,8 @@ def benchmark(out: Path = Path("results/benchmark")) -> None:
     lines += [f"Peak memory of the process, {side}: {value / 2**30:.2f} GiB (all tasks of the table)." for side, value in memory.items()]
     factors = ", ".join(f"{pairs / value:.0f}x what the {name} step consumes" for name, value in consumed.items())
     lines += [f"Data: {pairs:.0f} degraded 72/144 pairs per second; {factors}."]
-    out.mkdir(parents=True, exist_ok=True)
-    document = {"machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}, "tasks": results, "matmul_flops": ceiling}
-    document |= {"peak_bytes": memory, "pairs_per_second": pairs, "data_factor": {name: pairs / value for name, value in consumed.items()}}
-    (out / "benchmark.json").write_text(json.dumps(document, indent=2))
-    (out / "benchmark.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    document = {"tasks": results, "matmul_flops": ceiling, "peak_bytes": memory, "pairs_per_second": pairs}
+    report(out, "benchmark", document | {"data_factor": {name: pairs / value for name, value in consumed.items()}}, lines)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ class UsageError(ValueError):
     """The command line itself is wrong."""
 
 
-def parse(function, arguments: list[str], prog: str):
+def parse(function, arguments: list[str], prog: str, tensorflow: bool = True):
     """Call `function` with its parameters taken from flags; wrong flags become a UsageError of one line."""
     printed = io.StringIO()
     try:
@@ -45,7 +45,8 @@ def parse(function, arguments: list[str], prog: str):
         lines = [re.sub(r"[╭╮╰╯│─]+", " ", line).strip() for line in printed.getvalue().splitlines()]
         text = " ".join(line for line in lines if line).split(" For full helptext")[0].removeprefix("Parsing error").strip()
         raise UsageError(f"{re.sub(' +', ' ', text)} (see {prog} --help)") from None
-    start_tensorflow()
+    if tensorflow:
+        start_tensorflow()
     return call()
 
 
@@ -268,9 +269,9 @@ def library_errors() -> tuple[type[Exception], ...]:
     return (cv2.error, tensorflow.errors.OpError) if tensorflow else (cv2.error,)
 
 
-def run_tool(function, prog: str) -> int:
-    """The command line of a tool that only one paper has (`python -m paper_x.tool`); returns the exit status."""
-    return guarded(parse, function, sys.argv[1:], prog)
+def run_tool(function, prog: str, tensorflow: bool = True) -> int:
+    """The command line of a tool that only one paper has (`python -m paper_x.tool`); returns the exit status. Not all need TensorFlow, which takes seconds."""
+    return guarded(parse, function, sys.argv[1:], prog, tensorflow)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -39,8 +39,8 @@ def ssim(truth: np.ndarray, image: np.ndarray, crop: int = 2) -> float:
 
 def bootstrap_interval(values, seed: int = 0, draws: int = 10_000) -> tuple[float, float]:
     """95 % interval of the mean of per-image values, by resampling the images."""
-    values = np.asarray(values, np.float64)
-    means = np.random.default_rng(seed).choice(values, (draws, values.size)).mean(1)
+    values, rng = np.asarray(values, np.float64), np.random.default_rng(seed)
+    means = [rng.choice(values, values.size).mean() for _ in range(draws)]
     return tuple(float(q) for q in np.quantile(means, [0.025, 0.975]))
 
 

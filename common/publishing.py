@@ -7,48 +7,83 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
+
+import h5py
+import numpy as np
 
 from .papers import paper as paper_by_name
 from .restoring import weights_folder
+from .training import write_atomically
 
 
-def publish(paper: str, run: Path, results: Path, command: str, name: str = "small") -> Path:
-    """Copy final.weights.h5 of a run and write its card: configuration, command, training curve, measured results and sha256.
+def publish(paper: str, run: Path, results: Path, command: str, name: str = "small", half: bool = False, data: Path | None = None) -> Path:
+    """Copy final.weights.h5 of a run, evaluate the copy and write its card: configuration, command, training curve, measured results and sha256.
 
     Args:
         paper: the paper's name.
         run: a finished run folder.
-        results: what `evaluate --weights RUN` wrote.
+        results: the folder for the evaluation.
         command: the command that made the run, for whoever wants to repeat it.
         name: the name under which `weights=` finds them.
+        half: store the weights in float16, half the size; networks are float32 all the same.
+        data: the folder of the evaluation's own images, where the paper takes one.
     """
     entry = paper_by_name(paper)
     description = json.loads((run / "config.json").read_text())
-    measured = json.loads((results / "results.json").read_text())
     target = weights_folder(entry) / f"{name}.weights.h5"
     target.parent.mkdir(exist_ok=True)
-    shutil.copyfile(run / "final.weights.h5", target)
-    header, *lines = (run / "metrics.csv").read_text().splitlines()
-    columns = header.split(",")
-    validated = [dict(zip(columns, line.split(","), strict=True)) for line in lines if line.split(",")[-1]]
-    curve = [{key: float(row[key]) for key in columns if key in ("step", "loss") or key.startswith("val_")} for row in validated]
-    seconds = max(float(line.split(",")[columns.index("seconds")]) for line in lines)
+    copy_weights(run / "final.weights.h5", target, half)
     card = {
         "paper": entry.name,
         "citation": entry.citation,
         "sha256": hashlib.sha256(target.read_bytes()).hexdigest(),
-        "training": {"command": command, "data": description["data"], "seconds": seconds, "curve": curve, "versions": description["versions"]},
+        "training": {"command": command, "data": description["data"], **training_curve(run / "metrics.csv"), "versions": description["versions"]},
+        "config": description["config"],
+    }
+    path = target.with_name(f"{name}.json")
+    write_atomically(path, json.dumps(card))
+    entry.evaluate(results, weights=name, **({"data": data} if data else {}))
+    measured = json.loads((results / "results.json").read_text())
+    card |= {
         "results": measured["items"],
-        "classical": measured["classical"],
+        "classical": measured.get("classical", {}),
         "convention": measured["convention"],
         "notes": measured.get("notes", {}),
         "limits": "Invents plausible detail where the input holds none; do not measure what only the restored image shows.",
-        "config": description["config"],
     }
-    target.with_name(f"{name}.json").write_text(json.dumps(card, indent=2) + "\n")
+    write_atomically(path, json.dumps(card, indent=2) + "\n")
     return target
+
+
+def copy_weights(source: Path, target: Path, half: bool) -> None:
+    """Copy a .weights.h5 file, its float32 arrays as float16 if `half`; ValueError where a weight does not fit."""
+    with h5py.File(source) as old, h5py.File(target, "w") as new:
+
+        def copy(name: str, item) -> None:
+            if isinstance(item, h5py.Dataset):
+                values = item[()]
+                if half and values.dtype == np.float32:
+                    if np.abs(values).max(initial=0) > np.finfo(np.float16).max:
+                        raise ValueError(f"{source}: {name} holds weights that float16 cannot hold; ship them in float32")
+                    values = values.astype(np.float16)
+                new.create_dataset(name, data=values)
+            else:
+                new.require_group(name)
+            new[name].attrs.update(item.attrs)
+
+        old.visititems(copy)
+        new.attrs.update(old.attrs)
+
+
+def training_curve(metrics: Path) -> dict:
+    """{"seconds", "curve"} of a metrics.csv: its last time, and the validated steps with their loss and validation columns."""
+    header, *lines = metrics.read_text().splitlines()
+    columns = header.split(",")
+    rows = [dict(zip(columns, line.split(","), strict=True)) for line in lines]
+    validation = [key for key in columns if key.startswith("val_")]
+    curve = [{key: float(row[key]) for key in ("step", "loss", *validation)} for row in rows if validation and row[validation[0]]]
+    return {"seconds": max(float(row["seconds"]) for row in rows), "curve": curve}
 
 
 if __name__ == "__main__":

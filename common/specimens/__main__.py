@@ -65,4 +65,4 @@ def look(out: Path, seed: int = 0, columns: int = 8, side: int = 256, beside: Pa
 if __name__ == "__main__":
     from ..__main__ import run_tool
 
-    raise SystemExit(run_tool(look, "python -m common.specimens"))
+    raise SystemExit(run_tool(look, "python -m common.specimens", tensorflow=False))

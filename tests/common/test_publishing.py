@@ -1,0 +1,72 @@
+"""Shipping weights: what lands is what was measured, and float16 storage restores the same image."""
+
+import json
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+
+from common import paper, publishing
+from common.publishing import copy_weights, publish, training_curve
+from common.restoring import load_network, restore_array, weights_folder
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """A weights folder of its own, and an evaluation that records the sha256 of what it was asked to measure."""
+    shelf = tmp_path / "shelf"
+    monkeypatch.setattr(publishing, "weights_folder", lambda _: shelf)
+
+    def evaluate(out, weights, **more):
+        out.mkdir()
+        measured = json.loads((shelf / f"{weights}.json").read_text())["sha256"]
+        (out / "results.json").write_text(json.dumps({"items": {"measured": {"value": measured}}, "convention": "c"}))
+
+    monkeypatch.setattr(publishing, "paper_by_name", lambda name: replace(paper(name), evaluate=evaluate))
+    return shelf
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_the_card_describes_the_weights_that_were_measured(weights, shelf, tmp_path, half):
+    run = weights
+    (run / "config.json").write_text(json.dumps(json.loads((run / "config.json").read_text()) | {"data": "simulated", "versions": {}}))
+    (run / "metrics.csv").write_text("step,seconds,loss,val_L1\n50,8.0,0.5,\n100,16.5,0.25,0.125\n150,24,0.2,\n")
+    target = publish("semnet", run, tmp_path / "results", "empapers train", half=half)
+    card = json.loads((shelf / "small.json").read_text())
+    assert card["results"]["measured"]["value"] == card["sha256"]
+    assert card["training"] == {
+        "command": "empapers train",
+        "data": "simulated",
+        "seconds": 24,
+        "curve": [{"step": 100, "loss": 0.25, "val_L1": 0.125}],
+        "versions": {},
+    }
+    image = np.random.default_rng(0).integers(0, 256, (40, 48)).astype(np.uint8)
+    before, after = (restore_array(image, paper("semnet"), *load_network(paper("semnet"), path)) for path in (run, target))
+    if half:
+        assert target.stat().st_size < 0.75 * (run / "final.weights.h5").stat().st_size
+        assert 0 < np.abs(before - after).max() < 0.5  # of 255: eleven bits of each weight are kept
+    else:
+        np.testing.assert_array_equal(before, after)
+
+
+def test_weights_beyond_float16_are_refused(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["layer/vars/0"] = np.float32([1e5])
+    with pytest.raises(ValueError, match="layer/vars/0 holds weights that float16 cannot hold"):
+        copy_weights(tmp_path / "a.h5", tmp_path / "b.h5", half=True)
+
+
+def test_a_run_that_was_never_validated_has_no_curve(tmp_path):
+    (tmp_path / "metrics.csv").write_text("step,seconds,loss\n50,8.0,0.5\n")
+    assert training_curve(tmp_path / "metrics.csv") == {"seconds": 8, "curve": []}
+
+
+def test_shipped_files_are_plain_copies(tmp_path):
+    source = weights_folder(paper("semnet")) / "small.weights.h5"
+    copy_weights(source, tmp_path / "copy.h5", half=False)
+    with h5py.File(source) as old, h5py.File(tmp_path / "copy.h5") as new:
+        names = []
+        old.visit(names.append)
+        assert names and all(name in new and dict(old[name].attrs) == dict(new[name].attrs) for name in names)
