@@ -51,7 +51,10 @@ def demo(out: Path = Path("demo"), input: Path | None = None, frame: int | None 
         except (ValueError, FileNotFoundError) as error:
             print(f"{name}: skipped, {error}", file=sys.stderr)
             sections.append(f"<h2>{name}</h2><p class=note>Skipped: {html.escape(str(error))}</p>")
-    warning = "A network invents plausible detail where the input holds none. Do not measure what only the restored image shows."
+    warning = (
+        "A network invents plausible detail where the input holds none. Do not measure what only the restored image shows. "
+        "Strength 0 is the classical method that each paper's network can be blended with."
+    )
     body = f"<h1>empapers demo</h1><p class=note>{warning}</p>{''.join(sections)}<p>{html.escape(CONVENTION)}.</p>"
     report = out / "report.html"
     write_atomically(report, f"<!doctype html><meta charset=utf-8><title>empapers demo</title><style>{STYLE}</style>{body}")
@@ -63,7 +66,7 @@ def _measured(paper: Paper, out: Path, seed: int, strengths: dict) -> str:
     """Samples with a known truth: pictures and scores beside the classical methods."""
     rows, figures = [], []
     for name, sample, truth in paper.samples(seed):
-        images = {"bicubic": _classical(sample.data, paper.scale, "bicubic", 0.0)}
+        images = {"bicubic": _classical(sample.data, paper.scale, "bicubic", 0.0), "strength 0": restore(sample, paper, strength=0.0).data}
         images |= {method: _classical(sample.data, paper.scale, method, k) for method, k in strengths.items()}
         best = max(images, key=lambda method: psnr(truth, images[method]))
         restored = restore(sample, paper)
@@ -90,7 +93,8 @@ def _shown(paper: Paper, out: Path, micrograph: Micrograph, strengths: dict) -> 
         return np.round(np.clip(to_unit_range(np.nan_to_num(image.astype(np.float32)), state[0, 0]), 0, 1) * 255).astype(np.uint8)
 
     low = eight_bit(micrograph.data)
-    images = {method: _classical(low, paper.scale, method, k) for method, k in strengths.items() if method != "bicubic"}
+    images = {"strength 0": eight_bit(restore(micrograph, paper, strength=0.0).data)}
+    images |= {method: _classical(low, paper.scale, method, k) for method, k in strengths.items() if method != "bicubic"}
     pictures = {"input": _enlarged(low, paper.scale), **images, paper.name: eight_bit(restored.data)}
     calibration = "no pixel size known" if restored.pixel_size is None else f"{restored.pixel_size:.6g} nm per pixel"
     print(f"{paper.name}: {micrograph.source} {micrograph.data.shape} -> {target} {restored.data.shape}, {calibration}")
