@@ -14,6 +14,8 @@ test: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.semnet --out results/benchmark
+	$(BIN)/python -m benchmarks.sem_gan --out results/benchmark
+	$(BIN)/python -m benchmarks.registration --out results/benchmark
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with PYTHON=...")'

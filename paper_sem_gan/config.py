@@ -74,7 +74,7 @@ class Config:
 
     @classmethod
     def paper(cls) -> Config:
-        """The paper: 12,546,977 and 10,481,889 parameters; 80 minutes on its graphics card, weeks on a CPU."""
+        """The paper: 12,546,977 and 10,481,889 parameters; 80 minutes on its graphics card, a day or two on two CPU cores."""
         return cls()
 
     @classmethod
