@@ -51,7 +51,10 @@ def measure(sides: dict[str, Callable[[], dict]], repeats: int) -> tuple[dict[st
         pipes[side], theirs = context.Pipe()
         context.Process(target=serve, args=(make_tasks, theirs), daemon=True).start()
         theirs.close()  # else a side that fails would be waited for
-        tasks[side] = pipes[side].recv()
+        try:
+            tasks[side] = pipes[side].recv()
+        except EOFError:
+            raise RuntimeError(f"{side} stopped; what it said stands above") from None
     times = {side: {name: [] for name in tasks[side]} for side in sides}
     for name in next(iter(tasks.values())):
         for repeat in range(repeats + WARM_UP):

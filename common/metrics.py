@@ -44,6 +44,13 @@ def bootstrap_interval(values, seed: int = 0, draws: int = 10_000) -> tuple[floa
     return tuple(float(q) for q in np.quantile(means, [0.025, 0.975]))
 
 
+def ratio_interval(sums, counts, seed: int = 0, draws: int = 2000) -> tuple[float, float]:
+    """95 % interval of sum(sums) / sum(counts), a mean over things that come in groups (gaps of a field, say), by resampling whole groups."""
+    sums, counts, rng = np.asarray(sums, np.float64), np.asarray(counts, np.float64), np.random.default_rng(seed)
+    picks = (rng.integers(len(sums), size=len(sums)) for _ in range(draws))
+    return tuple(float(q) for q in np.quantile([sums[pick].sum() / counts[pick].sum() for pick in picks], [0.025, 0.975]))
+
+
 def rank_correlation(error: np.ndarray, trust: np.ndarray, block: int = 8) -> float:
     """Spearman's correlation between the error of a restoration and its trust map, both as root mean squares over block x block pixels; 1 is a perfect ranking.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import h5py
@@ -18,7 +19,7 @@ from .training import write_atomically
 
 
 def publish(paper: str, run: Path, results: Path, command: str, name: str = "small", half: bool = False, data: Path | None = None) -> Path:
-    """Copy final.weights.h5 of a run, evaluate the copy and write its card: configuration, command, training curve, measured results and sha256.
+    """Copy final.weights.h5 of a run, evaluate the copy and ship it with its card: configuration, command, training curve, measured results and sha256.
 
     Args:
         paper: the paper's name.
@@ -31,19 +32,19 @@ def publish(paper: str, run: Path, results: Path, command: str, name: str = "sma
     """
     entry = paper_by_name(paper)
     description = json.loads((run / "config.json").read_text())
-    target = weights_folder(entry) / f"{name}.weights.h5"
-    target.parent.mkdir(exist_ok=True)
-    copy_weights(run / "final.weights.h5", target, half)
+    results.mkdir(parents=True, exist_ok=True)
+    weights, card_file = results / f"{name}.weights.h5", results / f"{name}.json"
+    copy_weights(run / "final.weights.h5", weights, half)
     card = {
         "paper": entry.name,
         "citation": entry.citation,
-        "sha256": hashlib.sha256(target.read_bytes()).hexdigest(),
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "stored": "float16" if half else "float32",
         "training": {"command": command, "data": description["data"], **training_curve(run / "metrics.csv"), "versions": description["versions"]},
         "config": description["config"],
     }
-    path = target.with_name(f"{name}.json")
-    write_atomically(path, json.dumps(card))
-    entry.evaluate(results, weights=name, **({"data": data} if data else {}))
+    write_atomically(card_file, json.dumps(card))
+    entry.evaluate(results, weights=str(weights), **({"data": data} if data else {}))
     measured = json.loads((results / "results.json").read_text())
     card |= {
         "results": measured["items"],
@@ -52,8 +53,12 @@ def publish(paper: str, run: Path, results: Path, command: str, name: str = "sma
         "notes": measured.get("notes", {}),
         "limits": "Invents plausible detail where the input holds none; do not measure what only the restored image shows.",
     }
-    write_atomically(path, json.dumps(card, indent=2) + "\n")
-    return target
+    write_atomically(card_file, json.dumps(card, indent=2) + "\n")
+    shelf = weights_folder(entry)
+    shelf.mkdir(exist_ok=True)
+    for file in (weights, card_file):
+        shutil.copyfile(file, shelf / file.name)
+    return shelf / weights.name
 
 
 def copy_weights(source: Path, target: Path, half: bool) -> None:
@@ -64,7 +69,7 @@ def copy_weights(source: Path, target: Path, half: bool) -> None:
             if isinstance(item, h5py.Dataset):
                 values = item[()]
                 if half and values.dtype == np.float32:
-                    if np.abs(values).max(initial=0) > np.finfo(np.float16).max:
+                    if not np.abs(values).max(initial=0) <= np.finfo(np.float16).max:
                         raise ValueError(f"{source}: {name} holds weights that float16 cannot hold; ship them in float32")
                     values = values.astype(np.float16)
                 new.create_dataset(name, data=values)

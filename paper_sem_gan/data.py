@@ -19,12 +19,14 @@ from common.data import example_rng, grey_scale, image_files, to_unit_range
 from common.micrograph import Micrograph, load_micrograph
 
 from .config import Config
+from .fields import Scan, simulate_field
 from .fields import acquire as scan_twice
-from .fields import simulate_field
-from .registration import register
+from .registration import Pair, register
+from .specimen import Field as Specimen
 from .upsampling import lanczos, upsample
 
 SCALE = 2
+PIXEL_SIZE = 7.1  # nm, of the high-magnification scan [P]
 Field = tuple[np.ndarray, np.ndarray]
 
 
@@ -51,9 +53,12 @@ def recorded_pairs(folder: Path) -> list[tuple[np.ndarray, np.ndarray]]:
         raise ValueError(f"{folder}/low and {folder}/high must hold files of equal names")
     pairs = []
     for low_path, high_path in zip(low_files, high_files, strict=True):
-        low, high = load_micrograph(low_path).data, load_micrograph(high_path).data
+        low, high = load_micrograph(low_path).data, load_micrograph(high_path)
+        if high.pixel_size and abs(high.pixel_size / PIXEL_SIZE - 1) > 0.02:
+            warnings.warn(f"{high_path} has {high.pixel_size:.3g} nm per pixel; lengths are told as if it had {PIXEL_SIZE}", stacklevel=2)
+        high = high.data
         if high.shape != tuple(SCALE * n for n in low.shape):
-            raise ValueError(f"{high_path} has {high.shape} pixels, not twice {low.shape}; make pairs with python -m paper_sem_gan.registration")
+            raise ValueError(f"{high_path} has {high.shape} pixels, not twice {low.shape}; register scans whose magnifications differ by two")
         for path, data in ((low_path, low), (high_path, high)):
             if not np.isfinite(data).all():
                 raise ValueError(f"{path} has pixels that are not finite; take the pair out of the folder, or make it again")
@@ -68,14 +73,18 @@ def read_pairs(folder: Path) -> list[Field]:
 
 def simulated_fields(numbers: Sequence[int], seed: int, shape: tuple[int, int] = (884, 1024)) -> list[Field]:
     """Simulated fields of gold on carbon, scanned twice; field k depends on (seed, k) only. Rejected ones are left out, with a warning."""
-    fields = []
-    for k in tqdm(numbers, desc="fields", unit="field", leave=False):
-        pair = register(*(quantised(scan.image) for scan in scan_twice(simulate_field((seed, k), shape), (seed, k))))
-        if pair.report["accepted"]:
-            fields.append(as_field(pair.low, pair.high))
-        else:
-            warnings.warn(f"simulated field {k} was left out: {pair.report['reason']}", stacklevel=2)
-    return fields
+    pairs = (registered_field((seed, k), shape)[2] for k in tqdm(numbers, desc="fields", unit="field", leave=False))
+    return [as_field(pair.low, pair.high) for pair in pairs if pair.report["accepted"]]
+
+
+def registered_field(seed: tuple[int, ...], shape: tuple[int, int]) -> tuple[Specimen, Scan, Pair]:
+    """A simulated field, its low-magnification scan and the pair of both scans as registered; a warning says where that was rejected."""
+    field = simulate_field(seed, shape)
+    low, high = scan_twice(field, seed)
+    pair = register(quantised(low.image), quantised(high.image))
+    if not pair.report["accepted"]:
+        warnings.warn(f"simulated field {seed} was left out: {pair.report['reason']}", stacklevel=2)
+    return field, low, pair
 
 
 def quantised(image: np.ndarray) -> np.ndarray:
@@ -160,8 +169,8 @@ def acquire(restored: np.ndarray) -> np.ndarray:
     """(2 height, 2 width) -> (n, height, width) float32: a restored image as a low-magnification scan records it, at points, through probes of 0 to 1.5 px."""
     restored = np.ascontiguousarray(restored, np.float32)
     seen = [cv2.GaussianBlur(restored, (0, 0), sigma, borderType=cv2.BORDER_REFLECT) if sigma else restored for sigma in (0.0, 0.5, 1.0, 1.5)]
-    # A scan's pixel centre lies between four pixels of the upsampled grid.
-    return np.stack([cv2.resize(image, (image.shape[1] // SCALE, image.shape[0] // SCALE), interpolation=cv2.INTER_LINEAR) for image in seen])
+    # A scan's pixel centre lies between four pixels of the upsampled grid; their mean would be a blur that the scan does not have.
+    return np.stack([cv2.resize(image, (image.shape[1] // SCALE, image.shape[0] // SCALE), interpolation=cv2.INTER_CUBIC) for image in seen])
 
 
 def classical(image: np.ndarray, state: np.ndarray, noise: float) -> np.ndarray:
@@ -170,12 +179,11 @@ def classical(image: np.ndarray, state: np.ndarray, noise: float) -> np.ndarray:
 
 
 def samples(seed: int = 0) -> list[tuple[str, Micrograph, np.ndarray]]:
-    """For the demo: (name, low-magnification Micrograph of uint8, the registered high-magnification scan of twice the size), simulated fields."""
+    """For the demo: (name, low-magnification Micrograph, registered high-magnification scan, twice as large and matched in contrast), uint8, simulated."""
     found = []
     for k in range(3):
-        field = simulate_field((seed, k, 77), (512, 640))
-        low, high = scan_twice(field, (seed, k, 77))
-        pair = register(quantised(low.image), quantised(high.image))
+        _, low, pair = registered_field((seed, k, 77), (512, 640))
         if pair.report["accepted"]:
-            found.append((f"gold field {k}", Micrograph(pair.low, pixel_size=low.pixel_size, source=f"simulated gold field {k}"), pair.high))
+            scan = Micrograph(pair.low, pixel_size=low.pixel_size, source=f"simulated gold field {k}")
+            found.append((f"gold field {k}", scan, quantised(as_field(pair.low, pair.high)[1])))
     return found

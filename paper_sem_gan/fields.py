@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .gaps import Gaps, Measured, Particles, candidate_gaps, measure, particles, statistics
+from .gaps import Gaps, Measured, Particles, candidate_gaps, joined, measure, particles, statistics
 from .specimen import OVERSAMPLING, Field, simulate_field
 from .upsampling import lanczos
 
@@ -158,8 +158,8 @@ def gap_statistics(seeds, shape: tuple[int, int] = (442, 512)) -> dict:
         gaps = candidate_gaps(particles(images[1], high.pixel_size), high.pixel_size)
         for kind, image in zip(measured, images, strict=True):
             kind.append(measure(image, gaps, high.pixel_size))
-    upsampled, reference = (Measured(*(np.concatenate([getattr(m, name) for m in kind]) for name in ("exists", "width_nm", "bias"))) for kind in measured)
-    return statistics(upsampled, reference, reference)
+    fields = np.repeat(np.arange(len(seeds)), [len(part.exists) for part in measured[0]])
+    return statistics(*(joined(kind) for kind in measured), fields)
 
 
 def _panels(seed, side: int = 384, zoom: int = 4) -> np.ndarray:
@@ -188,7 +188,7 @@ def look(out: Path, seed: int = 0, fields: int = 3) -> None:
         raise ValueError(f"cannot write {out}; give a file name such as sheet.png in an existing folder")
     seeds = [(seed, k) for k in range(fields)]
     cv2.imwrite(str(out), np.round(np.clip(np.vstack([_panels(each) for each in seeds]), 0, 1) * 255).astype(np.uint8))
-    found = gap_statistics(seeds)["input"]
+    found = gap_statistics(seeds)
     for name, scale, unit, published in (("undetected", 100, "%", 13.9), ("difference", 1, "nm", 3.8), ("bias", 1, "nm", None)):
         low, high = (scale * v for v in found[name]["interval"])
         told = f"; the paper: {published}" if published else ""

@@ -1,6 +1,6 @@
 """Gaps between neighbouring particles: which exist, how wide they are, and what a restoration does to them (the paper's Figure 3).
 
-Positions are (row, column) in pixels of the image, pixel centres at whole numbers; lengths named `edge`, `width` and `bias` are in nm.
+Positions are (row, column) in pixels of the image, pixel centres at whole numbers; lengths named `edge`, `width` and `excess` are in nm.
 The paper gives the two rules, 60 % for existence and 80 % for width; everything else is chosen here and said where it is done.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from scipy.ndimage import map_coordinates
 from scipy.spatial import Delaunay, QhullError, cKDTree
 
-from common.metrics import bootstrap_interval
+from common.metrics import ratio_interval
 
 EXISTS_BELOW = 0.6  # of the peak (paper)
 WIDTH_AT = 0.8  # of the highest intensity of the two particles (paper)
@@ -48,11 +48,16 @@ class Gaps:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """One image's gaps. exists (n,) bool; width_nm (n,), NaN without a gap or beside a particle dimmer than the 80 % level; bias (n,) nm, width - edge."""
+    """One image's gaps. exists (n,) bool; width_nm (n,), NaN without a gap or beside a particle dimmer than the 80 % level; excess (n,) nm, width - edge."""
 
     exists: np.ndarray
     width_nm: np.ndarray
-    bias: np.ndarray
+    excess: np.ndarray
+
+
+def joined(parts: list[Measured]) -> Measured:
+    """The measurements of several images as one."""
+    return Measured(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("exists", "width_nm", "excess")))
 
 
 # --- where the gaps are ---------------------------------------------------------------------------------------------------------------------------------
@@ -68,7 +73,7 @@ def particles(image: np.ndarray, pixel_size: float, smallest: float = 25.0) -> P
     from skimage.segmentation import watershed
 
     smooth = cv2.GaussianBlur(np.float32(image), (0, 0), 1)
-    if smooth.max() == smooth.min():
+    if np.ptp(smooth) <= 1e-5 * np.abs(smooth).max():  # blurring a constant leaves rounding
         return Particles(np.zeros((0, 2)), np.zeros(0))
     mask = smooth > threshold_otsu(smooth)
     depth = cv2.GaussianBlur(cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5), (0, 0), 1)
@@ -173,57 +178,56 @@ def measure(image: np.ndarray, gaps: Gaps, pixel_size: float, peak: str = "small
 # --- what a restoration does to them --------------------------------------------------------------------------------------------------------------------
 
 
-def _share(values: np.ndarray, seed: int) -> dict:
-    """Mean, 95 % bootstrap interval and number of values."""
+def _share(values: np.ndarray, fields: np.ndarray | None, seed: int) -> dict:
+    """Mean, its 95 % interval over resampled fields (or single values, where no fields are given) and the number of values."""
     if not np.size(values):
         return {"n": 0}
-    return {"value": float(np.mean(values)), "interval": bootstrap_interval(values, seed, 2000), "n": len(values)}
+    fields = np.arange(len(values)) if fields is None else np.unique(fields, return_inverse=True)[1]
+    interval = ratio_interval(np.bincount(fields, weights=values), np.bincount(fields), seed)
+    return {"value": float(np.mean(values)), "interval": interval, "n": len(values)}
 
 
-def statistics(image: Measured, output: Measured, reference: Measured, seed: int = 0, bins: np.ndarray | None = None) -> dict:
-    """The numbers of Figure 3: `image` is the network's input, `output` its result, `reference` the high-magnification scan, all measured at the same gaps.
+def statistics(output: Measured, reference: Measured, fields: np.ndarray | None = None, seed: int = 0) -> dict:
+    """The numbers of Figure 3 of one image against the high-magnification scan, both measured at the same gaps.
 
-    Returns {"input", "output", "reference"}, each with
+    fields: (n,) which field each gap is of; gaps of one field are not independent, so intervals resample fields. Returns a dict:
     undetected   share of the gaps that exist in the reference and not here;
     difference   mean |w - w_reference| in nm over gaps resolved in both;  bias  mean of w - w_reference over the same;
-    gaussian     mean and standard deviation (maximum likelihood) of the widths of gaps resolved here, in nm;
-    histogram    counts of these widths, and the bin edges in nm; gaps that exist in the reference and are not resolved here are counted in `unresolved`.
-    The first three are {"value", "interval", "n"} with 95 % bootstrap intervals over gaps, {"n": 0} where there is nothing to count.
+    gaussian     mean and standard deviation (maximum likelihood) of the widths of gaps resolved in both, in nm.
+    The first three are {"value", "interval", "n"} with 95 % intervals, {"n": 0} where there is nothing to count.
     """
-    bins = np.arange(0, 121, 5.0) if bins is None else bins
-    results = {}
-    for name, measured in {"input": image, "output": output, "reference": reference}.items():
-        both = measured.exists & reference.exists
-        error = (measured.width_nm - reference.width_nm)[both]
-        error = error[np.isfinite(error)]
-        widths = measured.width_nm[both & np.isfinite(measured.width_nm)]
-        results[name] = {
-            "undetected": _share(~measured.exists[reference.exists], seed),
-            "difference": _share(np.abs(error), seed),
-            "bias": _share(error, seed),
-            "gaussian": {"mean": float(widths.mean()), "sigma": float(widths.std())} if len(widths) else {},
-            "histogram": {"counts": np.histogram(widths, bins)[0].tolist(), "edges": np.asarray(bins).tolist()},
-            "unresolved": int((reference.exists & ~measured.exists).sum()),
-        }
-    return results
+
+    def chosen(values: np.ndarray, which: np.ndarray) -> dict:
+        return _share(values[which], None if fields is None else fields[which], seed)
+
+    both = output.exists & reference.exists & np.isfinite(output.width_nm)
+    error = output.width_nm - reference.width_nm
+    widths, resolved = output.width_nm[both], both & np.isfinite(reference.width_nm)
+    return {
+        "undetected": chosen(~output.exists, reference.exists),
+        "difference": chosen(np.abs(error), resolved),
+        "bias": chosen(error, resolved),
+        "gaussian": {"mean": float(widths.mean()), "sigma": float(widths.std())} if len(widths) else {},
+    }
 
 
-def false_gaps(measured: Measured, gaps: Gaps, seed: int = 0) -> dict:
-    """Share of touching pairs (edge <= 0, by the truth) at which a gap is seen: {"value", "interval", "n"}."""
-    return _share(measured.exists[gaps.edge <= 0], seed)
+def false_gaps(measured: Measured, gaps: Gaps, fields: np.ndarray | None = None, seed: int = 0) -> dict:
+    """Share of touching pairs (edge <= 0, by the truth) at which a gap is seen: {"value", "interval", "n"}; fields as in `statistics`."""
+    touching = gaps.edge <= 0
+    return _share(measured.exists[touching], None if fields is None else fields[touching], seed)
 
 
-def compare_particles(found: Particles, reference: Particles, tolerance: float = 1.0) -> dict:
-    """Invented and lost particles per 1000: those whose centre lies in no particle of the other side, grown by `tolerance` pixels.
+def compare_particles(found: Particles, reference: Particles, tolerance: float = 1.0) -> dict[str, tuple[int, int]]:
+    """Invented and lost particles: those whose centre lies in no particle of the other side, grown by `tolerance` pixels.
 
-    hallucinated: of the found ones; lost: of the reference. Splitting or merging particles is neither.
+    {"hallucinated": (how many, of the found ones), "lost": (how many, of the reference's)}. Splitting or merging particles is neither.
     """
-    return {"hallucinated": _without(found, reference, tolerance), "lost": _without(reference, found, tolerance)}
+    return {"hallucinated": (_without(found, reference, tolerance), len(found.radii)), "lost": (_without(reference, found, tolerance), len(reference.radii))}
 
 
-def _without(some: Particles, others: Particles, tolerance: float) -> float:
+def _without(some: Particles, others: Particles, tolerance: float) -> int:
     if not len(some.radii) or not len(others.radii):
-        return 1000.0 * (len(some.radii) > 0)
+        return len(some.radii)
     near = cKDTree(some.centres).sparse_distance_matrix(cKDTree(others.centres), float(others.radii.max()) + tolerance, output_type="ndarray")
     inside = near["v"] <= others.radii[near["j"]] + tolerance
-    return 1000 * (len(some.radii) - len(np.unique(near["i"][inside]))) / len(some.radii)
+    return len(some.radii) - len(np.unique(near["i"][inside]))

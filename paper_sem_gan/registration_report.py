@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
 import tyro
 
+from common.__main__ import first_line
 from common.data import image_files
 from common.micrograph import Micrograph, load_micrograph, save_micrograph
 from common.training import write_atomically
@@ -30,14 +32,26 @@ def register_files(low: tyro.conf.Positional[Path], high: tyro.conf.Positional[P
         out: where to write; existing results of the same names are replaced.
         scale: pixels of the high scan on one of the low scan, along one axis; where it is not given, the ratio of the pixel sizes, or 2 where a file has none.
     """
-    reports = {}
-    for name, low_path, high_path in _pairs(low, high):
-        first, second = load_micrograph(low_path), load_micrograph(high_path)
-        known = first.pixel_size and second.pixel_size
-        ratio = scale or (first.pixel_size / second.pixel_size if known else 2.0)
-        pair = register(first.data, second.data, ratio)
+    if scale is not None and not 1 <= scale < 100:
+        raise ValueError(f"scale is {scale}; give the pixels of the high scan on one of the low scan, from 1 on")
+    reports, pairs = {}, _pairs(low, high)
+    for name, low_path, high_path in pairs:
+        files = {"low": str(low_path), "high": str(high_path)}
+        try:
+            first, second = load_micrograph(low_path), load_micrograph(high_path)
+            known = first.pixel_size and second.pixel_size
+            ratio = scale if scale is not None else first.pixel_size / second.pixel_size if known else 2.0
+            pair = register(first.data, second.data, ratio)
+        except (ValueError, OSError) as error:
+            if len(pairs) == 1:
+                raise
+            reports[name] = files | {"accepted": False, "reason": first_line(error)}
+            print(f"{name}: rejected: {first_line(error)}")
+            continue
         _write(out, name, pair, first, second, ratio)
-        reports[name] = {"low": str(low_path), "high": str(high_path), "nominal_scale": ratio} | pair.report
+        if pair.report["accepted"] and round(ratio) != 2:
+            warnings.warn(f"{name}: magnifications differ by {ratio:.3g}; SEM-GAN trains on pairs that differ by two", stacklevel=2)
+        reports[name] = files | {"nominal_scale": ratio} | pair.report
         write_atomically(out / "report.json", json.dumps(reports, indent=2))
         print(f"{name}: {_line(pair)}")
     if not any(report["accepted"] for report in reports.values()):

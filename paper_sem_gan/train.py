@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import warnings
 from pathlib import Path
 
 import keras
@@ -116,6 +117,9 @@ def train_sem_gan(config: Config, out: Path, resume: bool = False, pairs: Path |
     pairs: a folder of registered pairs, `low` and `high` inside, as `python -m paper_sem_gan.registration` writes it; simulated fields of gold on carbon,
     scanned twice and registered by the same pipeline, when it is not given. Whole fields are held out for validation.
     """
+    if config.steps <= config.warm_up + config.calibration and None in (config.alpha, config.beta):
+        calibrated = config.warm_up + config.calibration
+        warnings.warn(f"{config.steps} steps end before calibration does, at {calibrated}: give more, or --alpha and --beta", stacklevel=2)
     data = describe_data(config, pairs)
     if share(config.batch, strategy or tf.distribute.get_strategy())[0] == 0:
         Run.open(out, "sem_gan", config, resume, data)  # refuses what it must before forty fields are drawn

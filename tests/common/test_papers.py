@@ -90,3 +90,4 @@ def test_samples_have_a_truth(name):
     entry = paper(name)
     for _, micrograph, truth in entry.samples(0)[:1]:
         assert truth.shape == tuple(n * entry.scale for n in micrograph.data.shape)
+        assert truth.dtype == micrograph.data.dtype and truth.mean() == pytest.approx(micrograph.data.mean(), rel=0.1)  # on one scale

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.signal import convolve2d
 
 import paper_sem_gan.data
 from common import paper
@@ -91,7 +92,9 @@ def test_acquire_records_what_lies_between_four_pixels():
     restored = picture((40, 52))
     seen = acquire(restored)
     assert seen.shape == (4, 20, 26) and seen.dtype == np.float32
-    np.testing.assert_allclose(seen[0], restored.reshape(20, 2, 26, 2).mean((1, 3)), atol=1e-6)
+    taps = np.array([-3, 19, 19, -3]) / 32  # cubic convolution half way between pixels
+    between = convolve2d(restored, np.outer(taps, taps), "valid")[1::2, 1::2]
+    np.testing.assert_allclose(seen[0][1:-1, 1:-1], between, atol=1e-6)
     sharpness = [np.abs(np.diff(image)).mean() for image in seen]
     assert sharpness == sorted(sharpness, reverse=True) and sharpness[-1] > 0
     np.testing.assert_allclose(acquire(np.full((40, 52), 7.0)), 7.0, rtol=1e-6)
@@ -252,7 +255,7 @@ def spoil_a_pixel(folder):
     [
         (spoil_a_pixel, "b.tif has pixels that are not finite"),
         (break_names, "must hold files of equal names"),
-        (break_one_size, r"b.tif has \(128, 142\) pixels, not twice \(64, 72\); make pairs with python -m paper_sem_gan.registration"),
+        (break_one_size, r"b.tif has \(128, 142\) pixels, not twice \(64, 72\); register scans whose magnifications differ by two"),
         (lose_a_folder, "high is not a folder"),
         (lose_files, "low holds no image"),
         (keep_one, "holds one pair; whole fields are held out for validation, so give at least two"),
@@ -295,7 +298,7 @@ def test_a_rejected_field_is_left_out_with_a_warning(monkeypatch):
     monkeypatch.setattr(paper_sem_gan.data, "simulate_field", lambda seed, shape: None)
     monkeypatch.setattr(paper_sem_gan.data, "scan_twice", lambda field, seed: [SimpleNamespace(image=picture((64, 64)))] * 2)
     monkeypatch.setattr(paper_sem_gan.data, "register", lambda low, high: SimpleNamespace(report={"accepted": False, "reason": "it is foggy"}))
-    with pytest.warns(UserWarning, match="simulated field 7 was left out: it is foggy"):
+    with pytest.warns(UserWarning, match="simulated field \\(0, 7\\) was left out: it is foggy"):
         assert simulated_fields([7], 0) == []
     with pytest.raises(ValueError, match="^0 of 4 simulated fields could be registered; "), pytest.warns(UserWarning):
         training_fields(Config.tiny(), None)

@@ -7,7 +7,20 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import ncx2
 
-from paper_sem_gan.gaps import Gaps, Measured, Particles, candidate_gaps, compare_particles, false_gaps, measure, neighbours, particles, profiles, statistics
+from paper_sem_gan.gaps import (
+    Gaps,
+    Measured,
+    Particles,
+    candidate_gaps,
+    compare_particles,
+    false_gaps,
+    joined,
+    measure,
+    neighbours,
+    particles,
+    profiles,
+    statistics,
+)
 
 PIXEL = 7.1
 SHAPE = (72, 80)
@@ -36,10 +49,6 @@ def crossings(profile, distance, level):
     return brentq(lambda x: profile(x) - level, low, distance) - brentq(lambda x: profile(x) - level, 0, low)
 
 
-def joined(some):
-    return Measured(*(np.concatenate([getattr(m, name) for m in some]) for name in ("exists", "width_nm", "bias")))
-
-
 # --- The two rules ---
 
 
@@ -55,7 +64,7 @@ def test_twin_gaussians_at_any_angle(angle, distance, sigma):
     level = 0.8 * profile(np.linspace(0, distance, 4001)).max()
     assert found.exists.all()
     assert found.width_nm[0] / PIXEL == pytest.approx(crossings(profile, distance, level), abs=0.1)
-    assert found.bias[0] == pytest.approx(found.width_nm[0] - (distance - 8) * PIXEL)
+    assert found.excess[0] == pytest.approx(found.width_nm[0] - (distance - 8) * PIXEL)
 
 
 def test_gap_appears_at_sixty_percent():
@@ -79,7 +88,7 @@ def test_dim_neighbours():
     assert found.width_nm[0] / PIXEL == pytest.approx(crossings(profile, 15.0, 0.8 * profile(np.linspace(0, 15, 4001)).max()), abs=0.1)
     # One at 70 % makes a gap without a width; one at 30 % none, unless the larger peak counts.
     found = measure(twin_gaussians(gap, sigma, 0.7), gap, PIXEL)
-    assert found.exists[0] and np.isnan(found.width_nm[0]) and np.isnan(found.bias[0])
+    assert found.exists[0] and np.isnan(found.width_nm[0]) and np.isnan(found.excess[0])
     near = pair(11.0)
     dim = twin_gaussians(near, sigma, 0.3)
     assert not measure(dim, near, PIXEL).exists[0] and measure(dim, near, PIXEL, peak="larger").exists[0]
@@ -207,13 +216,12 @@ def test_statistics_by_hand():
     reference = made([20, 30, 40, 50, nan])
     upsampled = made([nan, 36, 42, nan, 60])
     output = made([23, 29, 41, nan, nan])
-    found = statistics(upsampled, output, reference, bins=np.array([0, 25, 38, 100.0]))
+    found = {"input": statistics(upsampled, reference), "output": statistics(output, reference), "reference": statistics(reference, reference)}
     assert found["input"]["undetected"]["value"] == 0.5 and found["output"]["undetected"]["value"] == 0.25 and found["reference"]["undetected"]["value"] == 0
-    assert found["input"]["undetected"]["n"] == 4 and found["input"]["unresolved"] == 2
+    assert found["input"]["undetected"]["n"] == 4
     assert found["input"]["difference"]["value"] == 4 and found["input"]["bias"]["value"] == 4
     assert found["output"]["difference"]["value"] == pytest.approx(5 / 3) and found["output"]["bias"]["value"] == 1
     assert found["input"]["gaussian"] == {"mean": 39, "sigma": 3}
-    assert found["reference"]["histogram"]["counts"] == [1, 1, 2]
     assert found["reference"]["gaussian"]["mean"] == 35
     low, high = found["output"]["difference"]["interval"]
     assert 1 <= low < 5 / 3 < high <= 3
@@ -221,18 +229,26 @@ def test_statistics_by_hand():
 
 def test_intervals_of_very_many_gaps_are_the_normal_ones():
     widths = np.random.default_rng(0).normal(30, 6, 60_000)
-    low, high = statistics(made(widths), made(widths), made(np.full(60_000, 30.0)))["input"]["bias"]["interval"]
+    low, high = statistics(made(widths), made(np.full(60_000, 30.0)))["bias"]["interval"]
     assert low < (widths - 30).mean() < high and (high - low) / 2 == pytest.approx(1.96 * 6 / np.sqrt(60_000), rel=0.1)
 
 
 def test_statistics_of_nothing():
-    found = statistics(*(made([]),) * 3)
-    assert found["input"]["undetected"] == {"n": 0} and found["input"]["gaussian"] == {}
+    found = statistics(made([]), made([]))
+    assert found["undetected"] == {"n": 0} and found["gaussian"] == {}
+
+
+def test_intervals_resample_fields():
+    """Gaps that agree within a field and differ between fields are as many observations as there are fields."""
+    offsets = np.random.default_rng(1).normal(0, 5, 40)
+    fields = np.repeat(np.arange(40), 500)
+    low, high = statistics(made(30 + offsets[fields]), made(np.full(20_000, 30.0)), fields)["bias"]["interval"]
+    assert (high - low) / 2 == pytest.approx(1.96 * offsets.std() / np.sqrt(40), rel=0.1)
 
 
 def test_widths_that_were_not_measurable_do_not_count():
     dim = Measured(np.array([True, True]), np.array([np.nan, 30]), np.array([np.nan, 0]))
-    found = statistics(dim, dim, made([20, 27]))["input"]
+    found = statistics(dim, made([20, 27]))
     assert found["undetected"]["value"] == 0 and found["difference"] == {"value": 3, "interval": (3, 3), "n": 1}
 
 
@@ -247,8 +263,8 @@ def test_false_gaps_are_counted_at_touching_pairs_only():
 def test_invented_and_lost_particles():
     reference = Particles(np.array([[10, 10], [10, 40], [40, 10], [40, 40]], float), np.array([8, 8, 8, 2.0]))
     output = Particles(np.array([[10, 6], [10, 14], [9, 41], [40, 11], [70, 70]], float), np.array([4, 4, 8, 8, 3.0]))
-    assert compare_particles(output, reference) == {"hallucinated": 200.0, "lost": 250.0}  # the split one is neither
-    assert compare_particles(reference, reference) == {"hallucinated": 0.0, "lost": 0.0}
+    assert compare_particles(output, reference) == {"hallucinated": (1, 5), "lost": (1, 4)}  # the split one is neither
+    assert compare_particles(reference, reference) == {"hallucinated": (0, 4), "lost": (0, 4)}
     nothing = Particles(np.zeros((0, 2)), np.zeros(0))
-    assert compare_particles(nothing, reference) == {"hallucinated": 0.0, "lost": 1000.0}
-    assert compare_particles(reference, nothing) == {"hallucinated": 1000.0, "lost": 0.0}
+    assert compare_particles(nothing, reference) == {"hallucinated": (0, 0), "lost": (4, 4)}
+    assert compare_particles(reference, nothing) == {"hallucinated": (4, 4), "lost": (0, 0)}
