@@ -1,6 +1,7 @@
-"""Ship trained weights: put them, with a model card, into the paper's package.
+"""Ship trained weights: put them, with a model card, into the paper's package. Without --run, measure shipped weights again and renew their card.
 
 python -m common.publishing --paper semnet --run RUN --results DIR --command "empapers train semnet --preset small --out RUN"
+python -m common.publishing --paper semnet --results DIR
 """
 
 from __future__ import annotations
@@ -14,35 +15,39 @@ import h5py
 import numpy as np
 
 from .papers import paper as paper_by_name
-from .restoring import weights_folder
+from .restoring import find_weights, weights_folder
 from .training import write_atomically
 
 
-def publish(paper: str, run: Path, results: Path, command: str, name: str = "small", half: bool = False, data: Path | None = None) -> Path:
+def publish(paper: str, results: Path, run: Path | None = None, command: str = "", name: str = "small", half: bool = False, data: Path | None = None) -> Path:
     """Copy final.weights.h5 of a run, evaluate the copy and ship it with its card: configuration, command, training curve, measured results and sha256.
 
     Args:
         paper: the paper's name.
-        run: a finished run folder.
         results: the folder for the evaluation.
+        run: a finished run folder; not given, the shipped weights are measured again, and of their card only what was measured is renewed.
         command: the command that made the run, for whoever wants to repeat it.
         name: the name under which `weights=` finds them.
         half: store the weights in float16, half the size; networks are float32 all the same.
         data: the folder of the evaluation's own images, where the paper takes one.
     """
     entry = paper_by_name(paper)
-    description = json.loads((run / "config.json").read_text())
     results.mkdir(parents=True, exist_ok=True)
     weights, card_file = results / f"{name}.weights.h5", results / f"{name}.json"
-    copy_weights(run / "final.weights.h5", weights, half)
-    card = {
-        "paper": entry.name,
-        "citation": entry.citation,
-        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-        "stored": "float16" if half else "float32",
-        "training": {"command": command, "data": description["data"], **training_curve(run / "metrics.csv"), "versions": description["versions"]},
-        "config": description["config"],
-    }
+    if run is None:
+        shipped, card = find_weights(entry, name)
+        shutil.copyfile(shipped, weights)
+    else:
+        description = json.loads((run / "config.json").read_text())
+        copy_weights(run / "final.weights.h5", weights, half)
+        card = {
+            "paper": entry.name,
+            "citation": entry.citation,
+            "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+            "stored": "float16" if half else "float32",
+            "training": {"command": command, "data": description["data"], **training_curve(run / "metrics.csv"), "versions": description["versions"]},
+            "config": description["config"],
+        }
     write_atomically(card_file, json.dumps(card))
     entry.evaluate(results, weights=str(weights), **({"data": data} if data else {}))
     measured = json.loads((results / "results.json").read_text())

@@ -248,10 +248,11 @@ for s in scenes:
 measured, names = [evaluate.measure_case(case) for case in cases], [*cases[0].images, "reference"]
 items = evaluate.gap_items(measured, cases) | evaluate.image_items(cases)
 colours = dict(zip(names, ("0.6", "C3", "C0", "C1", "C2"))) | {"reference": "k", "cheat": "C4", "noise-free": "C8"}
-print(f"{'means over three fields':50s}" + "".join(f"{name:>17s}" for name in names[:-1]))
+print(f"{'means over three fields':58s}" + "".join(f"{name:>17s}" for name in names[:-1]))
 for row in dict.fromkeys(key.partition(": ")[0] for key in items):
-    found = [items[f"{row}: {name}"] for name in names[:-1]]
-    print(f"{row + ' ' + found[0]['unit']:50s}" + "".join(f"{each['value']:17.2f}" for each in found))
+    found = [items.get(f"{row}: {name}", {"value": np.nan}) for name in names[:-1]]  # nan: nothing to count
+    unit = next(items[key]["unit"] for key in items if key.startswith(f"{row}: "))
+    print(f"{row + ' ' + unit:58s}" + "".join(f"{each['value']:17.2f}" for each in found))
 there, before, after = (measured[0]["measured"][name].exists for name in ("reference", "Lanczos (input)", ours))
 _, axes = plt.subplots(1, 4, figsize=(13, 2.9))
 for axis, (kind, which) in zip(axes, {"recovered": there & ~before & after, "still closed": there & ~before & ~after, "opened": ~there & after}.items()):
@@ -264,8 +265,8 @@ for axis, (kind, which) in zip(axes, {"recovered": there & ~before & after, "sti
     peaks = levels[: levels.argmin() + 1].max(), levels[levels.argmin() :].max()  # of the fine scan, drawn last
     axis.hlines((0.6 * min(peaks), 0.8 * max(peaks)), 0, 1.775 * len(levels), "0.7", ":")
 for name in names:
-    each, exists = evaluate.joined(measured, name), evaluate.joined(measured, "reference").exists
-    axes[3].hist(each.width_nm[each.exists & exists], np.arange(0, 81, 5), histtype="step", color=colours[name], label=name)
+    each, fine = (gaps.joined([m["measured"][n] for m in measured]) for n in (name, "reference"))
+    axes[3].hist(each.width_nm[each.exists & fine.exists], np.arange(0, 81, 5), histtype="step", color=colours[name], label=name)
 axes[3].set(title="gaps of three fields", xlabel="width in nm")
 axes[3].legend()
 plt.show()

@@ -61,6 +61,7 @@ def evaluate_sem_gan(
     shape: tuple[int, int] = (884, 1024),
     l1_weights: str | None = None,
     peak: Literal["smaller", "larger"] = "smaller",
+    background: bool = False,
 ) -> dict:
     """Write results.json, tables and figures into a folder; returns the items of results.json.
 
@@ -73,6 +74,7 @@ def evaluate_sem_gan(
         shape: height and width of their high-magnification scans.
         l1_weights: the same network trained on L1 alone, to compare with; the shipped one for weights of its configuration and data, else none.
         peak: of which of two particles a gap has to fall below 60 per cent.
+        background: subtract the carbon around each gap first; the paper takes the grey levels as they are.
     """
     if min(fields, *shape) < 1:
         raise ValueError(f"fields and shape must be at least 1, got {fields} and {shape}")
@@ -88,7 +90,7 @@ def evaluate_sem_gan(
     cases = list(recorded_cases(pairs, networks, filters) if pairs else simulated_cases(range(fields), seed, shape, networks, filters))
     if not cases:
         raise ValueError(f"no field of {shape} pixels could be registered, so there is nothing to measure; give a larger --shape")
-    measured = [measure_case(case, peak) for case in tqdm(cases, desc="gaps", unit="field")]
+    measured = [measure_case(case, peak, background) for case in tqdm(cases, desc="gaps", unit="field")]
     if not any(m["measured"]["reference"].exists.any() for m in measured):
         raise ValueError("no gap between bright particles was found in the high-magnification images; without --data, simulated fields are measured")
     items = gap_items(measured, cases) | image_items(cases) | rate_items(next(iter(networks.values())))
@@ -100,7 +102,8 @@ def evaluate_sem_gan(
     draw_gaps(out / "gaps.png", {name: joined([m["measured"][name] for m in measured]) for name in (*cases[0].images, "reference")})
     draw_spectra(out / "spectra.png", cases, PIXEL_SIZE, BAND)
     draw_field(out / "fields.png", cases[:4])
-    write_results(out, "sem_gan", str(weights), seed, items, classical={"unsharp mask": filters.unsharp})
+    radius, amount = filters.unsharp
+    write_results(out, "sem_gan", str(weights), seed, items, notes={"tuned": [f"unsharp mask: radius {radius:g} pixels, amount {amount:g}"]})
     return items
 
 
@@ -189,13 +192,13 @@ def recorded_cases(pairs: list[tuple[np.ndarray, np.ndarray]], networks: dict, f
 # --- Figures 2 and 3: gaps and particles ---
 
 
-def measure_case(case: Case, peak: str = "smaller") -> dict:
+def measure_case(case: Case, peak: str = "smaller", background: bool = False) -> dict:
     """The gaps of one field, found in the reference and measured in every image at the same places; false gaps and invented particles."""
     found = particles(case.reference, PIXEL_SIZE)
     gaps = candidate_gaps(found, PIXEL_SIZE)
     images = case.images | {"reference": case.reference}
-    measured = {name: measure(image, gaps, PIXEL_SIZE, peak) for name, image in images.items()}
-    touching = {name: measure(image, case.touching, PIXEL_SIZE, peak) for name, image in images.items()} if case.touching else None
+    measured = {name: measure(image, gaps, PIXEL_SIZE, peak, background) for name, image in images.items()}
+    touching = {name: measure(image, case.touching, PIXEL_SIZE, peak, background) for name, image in images.items()} if case.touching else None
     compared = {name: compare_particles(particles(image, PIXEL_SIZE), found) for name, image in images.items()}
     return {"gaps": gaps, "measured": measured, "touching": touching, "particles": compared}
 

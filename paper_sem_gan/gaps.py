@@ -109,14 +109,13 @@ def neighbours(found: Particles) -> np.ndarray:
     return np.column_stack([keys // count, keys % count])
 
 
-def candidate_gaps(found: Particles, pixel_size: float, furthest: float = FURTHEST, count: int | None = None, seed: int = 0) -> Gaps:
-    """The gaps between neighbours whose outlines (discs of equal area) are less than `furthest` nm apart; `count` drawn with the seed, or all."""
+def candidate_gaps(found: Particles, pixel_size: float, furthest: float = FURTHEST) -> Gaps:
+    """The gaps between neighbours whose outlines (discs of equal area) are less than `furthest` nm apart."""
     pairs = neighbours(found)
     first, second = found.centres[pairs[:, 0]], found.centres[pairs[:, 1]]
     radii = found.radii[pairs]
     edge = (np.hypot(*(second - first).T) - radii.sum(1)) * pixel_size
-    gaps = Gaps(first, second, radii, edge)[edge < furthest]
-    return gaps if count is None or count >= len(gaps) else gaps[np.sort(np.random.default_rng(seed).choice(len(gaps), count, replace=False))]
+    return Gaps(first, second, radii, edge)[edge < furthest]
 
 
 # --- how wide they are ----------------------------------------------------------------------------------------------------------------------------------

@@ -124,6 +124,8 @@ def train_sem_gan(config: Config, out: Path, resume: bool = False, pairs: Path |
     if share(config.batch, strategy or tf.distribute.get_strategy())[0] == 0:
         Run.open(out, "sem_gan", config, resume, data)  # refuses what it must before forty fields are drawn
     fields, held_out = training_fields(config, pairs)
+    if pairs:
+        print(f"{len(fields)} pairs to train on, the last {len(held_out)} by name are held out for validation")
     patches = Patches(config, fields)
 
     def restored(trainer: SEMGAN) -> list[np.ndarray]:

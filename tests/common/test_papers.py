@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from common import paper, papers
+from common.classical import METHODS
 from common.papers import config_from_dict, config_to_dict
 from common.restoring import find_weights, load_network, weights_folder
 from tests.helpers import ROOT
@@ -81,6 +82,7 @@ def test_shipped_weights_and_their_card(name):
         shipped = file.name.removesuffix(".weights.h5")
         _, card = find_weights(entry, shipped)
         assert len(card["sha256"]) == 64 and card["training"]["command"] and card["results"]
+        assert set(card["classical"]) <= set(METHODS)  # the demo runs them
         assert file.stat().st_size < 5.3e6
         load_network(entry, shipped)
 

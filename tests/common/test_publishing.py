@@ -1,6 +1,7 @@
 """Shipping weights: what lands is what was measured, and float16 storage restores the same image."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +9,9 @@ import h5py
 import numpy as np
 import pytest
 
-from common import paper, publishing
+from common import paper, publishing, restoring
 from common.publishing import copy_weights, publish, training_curve
-from common.restoring import load_network, restore_array, weights_folder
+from common.restoring import find_weights, load_network, restore_array, weights_folder
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def test_the_card_describes_the_weights_that_were_measured(weights, shelf, tmp_p
     run = weights
     (run / "config.json").write_text(json.dumps(json.loads((run / "config.json").read_text()) | {"data": "simulated", "versions": {}}))
     (run / "metrics.csv").write_text("step,seconds,loss,val_L1\n50,8.0,0.5,\n100,16.5,0.25,0.125\n150,24,0.2,\n")
-    target = publish("semnet", run, tmp_path / "results", "empapers train", half=half)
+    target = publish("semnet", tmp_path / "results", run, "empapers train", half=half)
     card = json.loads((shelf / "small.json").read_text())
     assert card["results"]["measured"]["value"] == card["sha256"]
     assert card["training"] == {
@@ -50,6 +51,25 @@ def test_the_card_describes_the_weights_that_were_measured(weights, shelf, tmp_p
         assert 0 < np.abs(before - after).max() < 0.5  # of 255: eleven bits of each weight are kept
     else:
         np.testing.assert_array_equal(before, after)
+
+
+def test_shipped_weights_are_measured_again(tmp_path, monkeypatch):
+    shelf = tmp_path / "shelf"
+    shutil.copytree(weights_folder(paper("semnet")), shelf)
+    before = json.loads((shelf / "small.json").read_text())
+
+    def evaluate(out, weights):
+        (out / "results.json").write_text(json.dumps({"items": {"seen": Path(weights).stat().st_size}, "convention": "c", "classical": {"bicubic": 0.0}}))
+
+    monkeypatch.setattr(publishing, "paper_by_name", lambda name: replace(paper(name), evaluate=evaluate))
+    monkeypatch.setattr(publishing, "weights_folder", lambda _: shelf)
+    monkeypatch.setattr(restoring, "weights_folder", lambda _: shelf)
+    target = publish("semnet", tmp_path / "results")
+    after = json.loads((shelf / "small.json").read_text())
+    assert after["results"] == {"seen": target.stat().st_size} and after["classical"] == {"bicubic": 0.0}
+    for kept in ("sha256", "training", "config", "citation"):
+        assert after[kept] == before[kept]
+    find_weights(paper("semnet"), target)
 
 
 def test_weights_beyond_float16_are_refused(tmp_path):
