@@ -15,6 +15,7 @@ test: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.semnet --out results/benchmark
 	$(BIN)/python -m benchmarks.sem_gan --out results/benchmark
+	$(BIN)/python -m benchmarks.dlss --out results/benchmark
 	$(BIN)/python -m benchmarks.registration --out results/benchmark
 
 $(VENV)/installed: requirements.txt pyproject.toml

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 import tyro
 
 from .devices import Devices, strategy
-from .papers import paper, papers
+from .papers import config_from_dict, paper, papers
 
 USAGE = """usage: empapers COMMAND ...
 
@@ -146,6 +146,7 @@ def restore_command(arguments: list[str]) -> None:
         weights: str = "small",
         frame: int | None = None,
         step: int | None = None,
+        force: bool = False,
         tile: int | None = None,
         exact: bool = False,
         strength: float = 1.0,
@@ -160,7 +161,8 @@ def restore_command(arguments: list[str]) -> None:
             out: folder for the results, made if missing; existing results are replaced.
             weights: a shipped name, a .weights.h5 file or a run folder.
             frame: which image of a stack, from 0.
-            step: scan step, for papers that supersample.
+            step: scan step in pixels per scan point, for papers that supersample.
+            force: allow a step that the weights were not trained for.
             tile: side of a tile in input pixels.
             exact: make tiles equal the whole image, where that is possible.
             strength: from 0 (the classical method) to 1 (the network).
@@ -174,7 +176,8 @@ def restore_command(arguments: list[str]) -> None:
 
         if not files:
             raise UsageError("name at least one micrograph to restore")
-        find_weights(chosen, weights)
+        _, card = find_weights(chosen, weights)
+        chosen.scaled(step, config_from_dict(type(chosen.presets["paper"]), card["config"]), force)  # a wrong step is said once, not for every file
         inputs = [f for path in files for f in (image_files(path) if path.is_dir() else [path])]
         targets = [out / f"{path.stem}_{chosen.name}{'.png' if path.suffix.lower() in ('.png', '.jpg', '.jpeg') else '.tif'}" for path in inputs]
         twins = sorted({str(t) for t in targets if targets.count(t) > 1})
@@ -184,8 +187,8 @@ def restore_command(arguments: list[str]) -> None:
         for path, target in zip(inputs, targets, strict=True):
             try:
                 micrograph = load_micrograph(path, frame=frame, keep_bar=keep_bar)
-                options = {"weights": weights, "step": step, "tile": tile, "exact": exact, "strength": strength, "precision": precision}
-                restored = restore(micrograph, chosen, **options, return_trust=trust, progress=True)
+                options = {"weights": weights, "step": step, "force": force, "tile": tile, "exact": exact, "strength": strength}
+                restored = restore(micrograph, chosen, **options, precision=precision, return_trust=trust, progress=True)
                 restored, doubt = restored if trust else (restored, None)
                 out.mkdir(parents=True, exist_ok=True)
                 save_micrograph(target, restored)
@@ -207,7 +210,14 @@ def restore_command(arguments: list[str]) -> None:
 def export_command(arguments: list[str]) -> None:
     chosen, rest = take_paper(arguments, "empapers export")
 
-    def export_model(format: Literal["savedmodel", "onnx"], out: Path, weights: str = "small", pixels: Literal["float32", "uint8"] = "float32") -> None:
+    def export_model(
+        format: Literal["savedmodel", "onnx"],
+        out: Path,
+        weights: str = "small",
+        pixels: Literal["float32", "uint8"] = "float32",
+        step: int | None = None,
+        force: bool = False,
+    ) -> None:
         """Export the whole way from raw intensities to raw intensities, float32, any height and width.
 
         Args:
@@ -215,10 +225,13 @@ def export_command(arguments: list[str]) -> None:
             out: where to write; must not exist.
             weights: a shipped name, a .weights.h5 file or a run folder.
             pixels: what the model will be fed, always as float32 numbers; uint8 says that they come from 8-bit images.
+            step: scan step in pixels per scan point, for papers that supersample; the model is for this one.
+            force: allow a step that the weights were not trained for.
         """
         from .export import TOLERANCE, export
 
-        print(f"done: {export(chosen, format, out, weights, pixels)} (checked against the network to {TOLERANCE:g} of the range)")
+        written = export(chosen, format, out, weights, pixels, step, force)
+        print(f"done: {written} (checked against the network to {TOLERANCE:g} of the range)")
 
     parse(export_model, rest, f"empapers export {chosen.name}")
 

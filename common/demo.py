@@ -66,17 +66,19 @@ def _measured(paper: Paper, out: Path, seed: int, strengths: dict) -> str:
     """Samples with a known truth: pictures and scores beside the classical methods."""
     rows, figures = [], []
     for name, sample, truth in paper.samples(seed):
-        images = {"bicubic": _classical(sample.data, paper.scale, "bicubic", 0.0), "strength 0": restore(sample, paper, strength=0.0).data}
-        images |= {method: _classical(sample.data, paper.scale, method, k) for method, k in strengths.items()}
+        scale = truth.shape[0] // sample.data.shape[0]
+        step = None if paper.scale else scale
+        images = {"bicubic": _classical(sample.data, scale, "bicubic", 0.0), "strength 0": restore(sample, paper, step=step, strength=0.0).data}
+        images |= {method: _classical(sample.data, scale, method, k) for method, k in strengths.items()}
         best = max(images, key=lambda method: psnr(truth, images[method]))
-        restored = restore(sample, paper)
+        restored = restore(sample, paper, step=step)
         save_micrograph(out / f"{paper.name}_{name}.tif", restored)
         ours = restored.data
         gain = psnr(truth, ours) - psnr(truth, images[best])
         rows.append([name, _scores(truth, images["bicubic"]), f"{_scores(truth, images[best])} ({best})", _scores(truth, ours), f"{gain:+.2f} dB"])
         print(f"{paper.name}: {name:8} best classical {rows[-1][2]}, {paper.name} {rows[-1][3]}")
         pixel = f"{sample.pixel_size:.3g} nm/px"
-        pictures = {f"{name}, input ({pixel})": _enlarged(sample.data, paper.scale), best: images[best], paper.name: ours, "truth": truth}
+        pictures = {f"{name}, input ({pixel})": _enlarged(sample.data, scale), best: images[best], paper.name: ours, "truth": truth}
         figures.append(_row(pictures))
     heads = ["specimen (simulated)", "bicubic", "best classical of this image", paper.name, "PSNR gain"]
     table = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
@@ -85,6 +87,8 @@ def _measured(paper: Paper, out: Path, seed: int, strengths: dict) -> str:
 
 def _shown(paper: Paper, out: Path, micrograph: Micrograph, strengths: dict) -> str:
     """The user's micrograph, of which no truth is known: pictures only."""
+    if paper.scale is None:
+        raise ValueError(f"it needs the scan step of a sparse scan; if this is one, use empapers restore {paper.name} FILE --step S --out DIR")
     restored = restore(micrograph, paper, progress=True)
     target = save_micrograph(out / f"{paper.name}_restored.tif", restored)
     state = np.asarray(intensity_range(np.nan_to_num(micrograph.data.astype(np.float32))[None, ..., None]))

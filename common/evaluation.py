@@ -29,16 +29,16 @@ def paired_gain(ours, baseline, unit: str, published: float | None = None) -> di
     return item(float(gains.mean()), unit, float(baseline.mean()), published, len(gains), bootstrap_interval(gains), **more)
 
 
-def write_results(out: Path, paper: str, weights: str, seed: int, items: dict, **more) -> Path:
+def write_results(out: Path, paper: str, weights: str, seed: int, items: dict, convention: str = CONVENTION, **more) -> Path:
     """Write results.json (the items, with convention and versions) and results.md, a table of them."""
     out.mkdir(parents=True, exist_ok=True)
-    document = {"paper": paper, "weights": str(weights), "seed": seed, "convention": CONVENTION, "versions": versions(), "items": items, **more}
+    document = {"paper": paper, "weights": str(weights), "seed": seed, "convention": convention, "versions": versions(), "items": items, **more}
     lines = ["| item | ours | 95 % interval | baseline | published | n |", "| --- | --- | --- | --- | --- | --- |"]
     for name, entry in items.items():
         interval = "" if entry["interval"] is None else " .. ".join(_shown(v) for v in entry["interval"])
         cells = (name, f"{_shown(entry['value'])} {entry['unit']}".strip(), interval, _shown(entry["baseline"]), _shown(entry["published"]), _shown(entry["n"]))
         lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", CONVENTION, *(f"- {note}" for notes in more.get("notes", {}).values() for note in notes)]
+    lines += ["", convention, *(f"- {note}" for notes in more.get("notes", {}).values() for note in notes)]
     write_atomically(out / "results.md", "\n".join(lines) + "\n")
     write_atomically(out / "results.json", json.dumps(document, indent=2, allow_nan=False))
     return out / "results.json"

@@ -43,13 +43,22 @@ def mirrored(images, multiple: int):
     return images
 
 
-def export(paper: str | Paper, format: str, out: str | Path, weights: str | Path = "small", pixels: str = "float32") -> Path:
+def export(
+    paper: str | Paper,
+    format: str,
+    out: str | Path,
+    weights: str | Path = "small",
+    pixels: str = "float32",
+    step: int | None = None,
+    force: bool = False,
+) -> Path:
     """Write a float32 model with dynamic batch, height and width; returns its path.
 
     format: "savedmodel" (a folder; endpoint `serve`, input `image`, output `restored`) or "onnx" (a file, the same names; needs tf2onnx and onnxruntime).
     pixels: the type of the images that the model will be fed (as float32 numbers); "uint8" may mean another black and white than the image's own.
+    step, force: as in `common.restore`; the model is for this one step.
     The written model is run on images of two sizes and compared with the network here; RuntimeError if they differ by more than 1e-5 of the range.
-    Raises ValueError for an unknown format, FileExistsError if `out` exists, ImportError saying what to install.
+    Raises ValueError for an unknown format or a wrong step, FileExistsError if `out` exists, ImportError saying what to install.
     """
     paper = paper_by_name(paper) if isinstance(paper, str) else paper
     out = Path(out)
@@ -57,7 +66,8 @@ def export(paper: str | Paper, format: str, out: str | Path, weights: str | Path
         raise ValueError(f"unknown format {format!r}; choose one of {', '.join(FORMATS)}")
     if out.exists():
         raise FileExistsError(f"{out} exists; choose another --out or remove it")
-    network, _ = load_network(paper, weights)
+    network, config = load_network(paper, weights)
+    paper = paper.scaled(step, config, force)
     serve = raw_to_raw(paper, network, pixels)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as temporary:

@@ -8,9 +8,13 @@ import importlib.util
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from numbers import Integral
 from typing import Any
 
 PACKAGES = ("paper_sem_gan", "paper_dlss", "paper_semnet", "paper_ssum_cyclegan", "paper_cgrdn")  # a sixth paper is one more name here
+
+STEPS = range(2, 17)  # scan steps that can be asked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +22,7 @@ class Paper:
     """One paper. Images below are (batch, height, width, 1) float32; the functions that take them use `keras.ops`, so exported graphs contain them.
 
     name, title, citation: what it is called, what it does in one line, what to cite.
-    scale: output pixels per input pixel and axis; None where the user's `step` decides.
+    scale: output pixels per input pixel and axis; None where the user's scan step decides: see `scaled`.
     presets: "paper" (faithful), "small" (weights shipped), "tiny" (tests), as Config objects.
     build_generator: config -> keras.Model, the bare network in its own range.
     build_discriminator: config -> keras.Model, a list of them, or None where the paper has none.
@@ -33,6 +37,8 @@ class Paper:
     train: (config, out, resume=False, **data options) -> None, leaves a run folder.
     evaluate: (out, weights="small", seed=0, **data options) -> items, leaves results.json with tables and figures.
     samples: seed -> list of (name, degraded Micrograph, truth array in the same units, `scale` times as large), for the demo.
+    at_step: step -> the Paper whose scale is that scan step; only where `scale` is None, and then what depends on the step raises ValueError without one.
+    scan_steps: config -> the steps that a network was trained for, ValueError where it cannot restore any scan; only where `scale` is None.
     """
 
     name: str
@@ -53,6 +59,33 @@ class Paper:
     train: Callable
     evaluate: Callable
     samples: Callable
+    at_step: Callable | None = None
+    scan_steps: Callable | None = None
+
+    def scaled(self, step: int | None, config, force: bool = False) -> Paper:
+        """This paper with a scale: itself, or at the scan step given, which is one that the network of `config` was trained for unless forced.
+
+        ValueError where a step is given to a paper that has a scale, and where it is missing, not in STEPS or unknown to the network.
+        """
+        if self.scale is not None:
+            if step is not None:
+                raise ValueError(f"{self.name} always enlarges by {self.scale}; step is for papers that supersample sparse scans")
+            return self
+        known = self.scan_steps(config)
+        steps = ", ".join(map(str, known))
+        if step is None:
+            raise ValueError(f"{self.name} needs the scan step: pixels per scan point, e.g. --step {known[0]}; these weights know {steps}")
+        if not isinstance(step, Integral) or step not in STEPS:
+            raise ValueError(f"step must be an integer from {STEPS[0]} to {STEPS[-1]}, got {step}")
+        if step not in known and not force:
+            raise ValueError(f"these weights of {self.name} know the steps {steps}, not {step}; add --force to use them all the same")
+        return _at_step(self, int(step))
+
+
+@lru_cache(maxsize=len(STEPS))
+def _at_step(paper: Paper, step: int) -> Paper:
+    """The same object for the same step: graphs are kept by paper."""
+    return paper.at_step(step)
 
 
 class lazy:

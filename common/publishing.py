@@ -1,6 +1,6 @@
-"""Ship trained weights: put them, with a model card, into the paper's package. Without --run, measure shipped weights again and renew their card.
+"""Ship trained weights: put them, with a model card, into the paper's package; or measure shipped ones again.
 
-python -m common.publishing --paper semnet --run RUN --results DIR --command "empapers train semnet --preset small --out RUN"
+python -m common.publishing --paper semnet --results DIR --run RUN --command "empapers train semnet --preset small --out RUN"
 python -m common.publishing --paper semnet --results DIR
 """
 
@@ -19,26 +19,40 @@ from .restoring import find_weights, weights_folder
 from .training import write_atomically
 
 
-def publish(paper: str, results: Path, run: Path | None = None, command: str = "", name: str = "small", half: bool = False, data: Path | None = None) -> Path:
+def publish(
+    paper: str,
+    results: Path,
+    run: Path | None = None,
+    command: str | None = None,
+    name: str = "small",
+    half: bool = False,
+    data: Path | None = None,
+) -> Path:
     """Copy final.weights.h5 of a run, evaluate the copy and ship it with its card: configuration, command, training curve, measured results and sha256.
+
+    Without a run the weights that are shipped already are measured again, and only what was measured is renewed in their card.
 
     Args:
         paper: the paper's name.
         results: the folder for the evaluation.
-        run: a finished run folder; not given, the shipped weights are measured again, and of their card only what was measured is renewed.
-        command: the command that made the run, for whoever wants to repeat it.
+        run: a finished run folder.
+        command: the command that made the run, for whoever wants to repeat it; goes with --run.
         name: the name under which `weights=` finds them.
-        half: store the weights in float16, half the size; networks are float32 all the same.
+        half: store the weights in float16, half the size; networks are float32 all the same. Goes with --run.
         data: the folder of the evaluation's own images, where the paper takes one.
     """
+    if (run is None) != (command is None) or (half and run is None):
+        raise ValueError("--run and --command go together, and --half with them; leave all three out to measure the shipped weights again")
     entry = paper_by_name(paper)
-    results.mkdir(parents=True, exist_ok=True)
+    shelf = weights_folder(entry)
     weights, card_file = results / f"{name}.weights.h5", results / f"{name}.json"
     if run is None:
-        shipped, card = find_weights(entry, name)
+        shipped, card = find_weights(entry, shelf / weights.name)
+        results.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(shipped, weights)
     else:
         description = json.loads((run / "config.json").read_text())
+        results.mkdir(parents=True, exist_ok=True)
         copy_weights(run / "final.weights.h5", weights, half)
         card = {
             "paper": entry.name,
@@ -59,7 +73,6 @@ def publish(paper: str, results: Path, run: Path | None = None, command: str = "
         "limits": "Invents plausible detail where the input holds none; do not measure what only the restored image shows.",
     }
     write_atomically(card_file, json.dumps(card, indent=2) + "\n")
-    shelf = weights_folder(entry)
     shelf.mkdir(exist_ok=True)
     for file in (weights, card_file):
         shutil.copyfile(file, shelf / file.name)

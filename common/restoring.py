@@ -22,8 +22,8 @@ from .papers import paper as paper_by_name
 from .tiling import bands
 from .trust import PROBE, Probe, doubt, probe
 
-TILE = 512  # input pixels; overlaps then cost a third
-HALO = 32  # input pixels; beyond it a restoration changes by less than a grey level of 8 bit
+TILE = 1024  # restored pixels; overlaps then cost a third
+HALO = 64  # restored pixels; beyond it a restoration changes by less than a grey level of 8 bit
 SHOWS = ("restored intensities", "trust map: how much each restored intensity is to be doubted, in the same units; a ranking, no error bar")
 
 
@@ -108,28 +108,28 @@ def restore_array(
     """Restore (height, width) real intensities with a given network; returns an array `paper.scale` times as large.
 
     dtype: of the file's pixels, which may say what black and white are. result_dtype: of the result, integers are rounded and clipped.
-    Pixels that are not finite become the median. tile: side of a tile in input pixels, None for 512 or more; must exceed twice the halo.
+    Pixels that are not finite become the median. tile: side of a tile in input pixels, None for 1024 restored pixels or more; must exceed twice the halo.
     exact: a halo as wide as the network sees, so that tiles equal the whole image to rounding (ValueError where no finite halo exists).
     strength: share of the network in the result, the rest is the paper's classical method. return_trust: also the trust map of `common.trust`, float32.
     progress: show a bar with the tile size, the memory needed and the time left.
     Memory: the image, the result and one row of tiles. Where that is more than there is, tiles are made smaller, with a warning; MemoryError if nothing helps.
     """
-    halo = paper.halo(config) if exact else HALO
+    halo = paper.halo(config) if exact else -(-HALO // paper.scale)
     if halo is None:
         raise ValueError(f"{paper.name} sees the whole image at once (instance statistics), so no tiling is exact; leave exact off")
     if tile is not None and tile < 1:
         raise ValueError(f"tile must be at least 1 pixel, got {tile}")
     if not 0 <= strength <= 1:
         raise ValueError(f"strength is {strength}; give a number from 0 (classical) to 1 (network)")
-    tile = -(-(tile or max(TILE, 4 * halo)) // paper.multiple) * paper.multiple
-    if tile <= 2 * halo and max(image.shape) > tile:
-        raise ValueError(f"tile {tile} is too small: it must exceed twice the halo of {halo} pixels")
+    tile = -(-(tile or max(-(-TILE // paper.scale), 4 * halo)) // paper.multiple) * paper.multiple
+    smallest = -(-2 * halo // paper.multiple) * paper.multiple + paper.multiple  # tiles must move on by `multiple` at least
+    if tile < smallest and max(image.shape) > tile:
+        raise ValueError(f"tile {tile} is too small: with a halo of {halo} pixels on every side it needs {smallest}")
     shape = [n * paper.scale for n in image.shape]
     result = [np.empty(shape, kind) for kind in (result_dtype, np.float32)[: 1 + return_trust]]  # costs nothing until it is filled
     run = compiled(paper, network)
     restorer = _Restorer(image, paper, run, dtype, strength, halo)
     sides = [min(tile, -(-max(image.shape) // paper.multiple) * paper.multiple)]  # the one wanted, and ever smaller ones
-    smallest = -(-(2 * halo + 1) // paper.multiple) * paper.multiple
     while sides[-1] > smallest:
         sides.append(max(smallest, -(-sides[-1] // 2 // paper.multiple) * paper.multiple))
     # First float32 copies of the image for its statistics, one of which stays; then one pass over a tile, and rows of tiles: waiting, finished, being cast.
@@ -182,8 +182,9 @@ class _Restorer:
         return restored if self.strength == 1 else self.strength * restored + (1 - self.strength) * self.paper.classical(part, self.state, self.noise)
 
     def probe(self) -> Probe:
-        """The image's noise, from its middle."""
-        sides = [min(n, PROBE // self.paper.multiple * self.paper.multiple) for n in self.shape]
+        """The image's noise, from its middle: from no more than a tile."""
+        most = min(PROBE, -(-TILE // self.paper.scale)) // self.paper.multiple * self.paper.multiple
+        sides = [min(n, most) for n in self.shape]
         starts = [(n - side) // 2 // self.paper.multiple * self.paper.multiple for n, side in zip(self.shape, sides, strict=True)]
         part = self.part(*(slice(start, start + side) for start, side in zip(starts, sides, strict=True)))
         return probe(part, self.restored(part), self.paper)
@@ -240,6 +241,7 @@ def restore(
     tile: int | None = None,
     exact: bool = False,
     step: int | None = None,
+    force: bool = False,
     strength: float = 1.0,
     return_trust: bool = False,
     precision: str = "float32",
@@ -249,21 +251,24 @@ def restore(
 
     image: (height, width) of any real dtype, or a Micrograph. An array gives an array, a Micrograph gives a Micrograph whose pixel size is divided by
     the scale; both in the input's units and dtype (integers are rounded and clipped). NaN and infinite pixels become the median, with a warning.
-    paper: name or Paper. weights: a shipped name, a .weights.h5 file or a run folder. tile, exact: see `restore_array`. step: for papers whose scale is the
-    user's to choose. strength: from 0 (the paper's classical method) to 1 (the network). precision: "float32", "mixed_bfloat16", ... progress: show a bar.
+    paper: name or Paper. weights: a shipped name, a .weights.h5 file or a run folder. tile, exact: see `restore_array`. step: pixels per scan point, for
+    papers whose scale is the user's to choose; force: also one that the network was not trained for. strength: from 0 (the paper's classical method) to 1
+    (the network). precision: "float32", "mixed_bfloat16", ... progress: show a bar.
     return_trust: give (result, trust), where trust is float32 in the image's units, of the result's size and kind (array or Micrograph): how much each pixel
     is to be doubted, see `common.trust`.
-    Raises ValueError for complex, empty, coloured or stacked input, FileNotFoundError for missing weights, MemoryError where no tile is small enough.
+    Raises ValueError for complex, empty, coloured or stacked input and for a wrong step, FileNotFoundError for missing weights, MemoryError where no tile is
+    small enough.
     """
     paper = paper_by_name(paper) if isinstance(paper, str) else paper
     if isinstance(image, Micrograph):
-        options = {"weights": weights, "tile": tile, "exact": exact, "step": step, "strength": strength, "precision": precision, "progress": progress}
-        result = restore(image.data, paper, return_trust=return_trust, **options)
-        size = None if image.pixel_size is None else image.pixel_size / paper.scale
+        options = {"weights": weights, "tile": tile, "exact": exact, "strength": strength, "precision": precision, "progress": progress}
+        result = restore(image.data, paper, step=step, force=force, return_trust=return_trust, **options)
+        scale = int(paper.scale or step)
+        size = None if image.pixel_size is None else image.pixel_size / scale
         metadata = {key: value for key, value in image.metadata.items() if key != "axes"}  # the file's own axes, whose scale is no longer true
         if "pixel_size_xy" in metadata:
-            metadata["pixel_size_xy"] = [n / paper.scale for n in metadata["pixel_size_xy"]]
-        metadata["restored"] = {"paper": paper.name, "weights": str(weights), "strength": strength}
+            metadata["pixel_size_xy"] = [n / scale for n in metadata["pixel_size_xy"]]
+        metadata["restored"] = {"paper": paper.name, "weights": str(weights), "strength": strength} | ({"step": scale} if paper.at_step else {})
         if not return_trust:
             return image.replace(data=result, pixel_size=size, metadata=metadata)
         return tuple(image.replace(data=data, pixel_size=size, metadata={**metadata, "shows": shows}) for data, shows in zip(result, SHOWS, strict=True))
@@ -272,8 +277,6 @@ def restore(
         raise ValueError(f"expected one grey image of shape (height, width), got {image.shape}; choose a frame or a channel first")
     if image.dtype.kind not in "uif":
         raise ValueError(f"cannot restore pixels of type {image.dtype}; convert them to real numbers first")
-    if step is not None and paper.scale is not None:
-        raise ValueError(f"{paper.name} always enlarges by {paper.scale}; step is for papers that supersample sparse scans")
     if image.dtype.kind == "f":
         with np.errstate(over="ignore"):
             broken = np.count_nonzero(~np.isfinite(image.astype(np.float32, copy=False)))
@@ -282,5 +285,6 @@ def restore(
         if broken:
             warnings.warn(f"{broken} pixels are not finite; they were replaced by the median before restoring", stacklevel=2)
     network, config = load_network(paper, weights, precision)
+    paper = paper.scaled(step, config, force)
     options = {"tile": tile, "exact": exact, "strength": strength, "return_trust": return_trust, "progress": progress}
     return restore_array(image, paper, network, config, dtype=image.dtype, result_dtype=image.dtype, **options)

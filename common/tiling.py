@@ -14,7 +14,8 @@ def tile_starts(length: int, tile: int, overlap: int, multiple: int = 1) -> list
     """
     if length <= tile:
         return [0]
-    count = int(np.ceil((length - overlap) / ((tile - overlap) // multiple * multiple)))
+    furthest = (tile - overlap) // multiple * multiple  # that one tile may lie from the next
+    count = -(-(length - tile) // furthest) + 1
     return [k * (length - tile) // (count - 1) // multiple * multiple for k in range(count)]
 
 

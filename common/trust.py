@@ -25,7 +25,7 @@ NOISE = 0.5  # of the image's own noise is added in each; all of it ranks pixels
 SPREAD_WIDTH = 2.0  # output pixels over which squared deviations are averaged: six draws alone are grainy
 RESIDUAL_WIDTH = 1.5  # input pixels over which the residual must agree with itself to count as structure
 SIGNIFICANT = 4.0  # standard deviations of that averaged residual which noise may reach
-PROBE = 256  # input pixels: side of the part in which noise is looked at
+PROBE = 256  # input pixels: side of the part in which noise is looked at, or less where that restores to more than a tile
 
 FLIPS = {"flip_rows": lambda a: a[::-1], "flip_columns": lambda a: a[:, ::-1], "transpose": lambda a: a.T}
 

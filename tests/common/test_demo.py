@@ -1,9 +1,11 @@
 """The demo: a report of simulated samples, a report of the user's file, and papers that a file does not suit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from common import Micrograph, load_micrograph, papers, save_micrograph
+from common import Micrograph, load_micrograph, paper, papers, save_micrograph
 from common.__main__ import main
 
 
@@ -21,6 +23,26 @@ def test_papers_without_weights_are_skipped_aloud(tmp_path, capsys, monkeypatch)
     assert main(["demo", "--out", str(tmp_path / "out")]) == 0
     assert "semnet: skipped, no weights" in capsys.readouterr().err
     assert "Skipped" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.fixture
+def free(monkeypatch):
+    """A world with one paper, SEMNet, whose scale is a scan step that the user names."""
+    semnet = paper("semnet")
+    entry = replace(semnet, scale=None, at_step=lambda step: replace(semnet, scale=step), scan_steps=lambda config: (2,))
+    monkeypatch.setattr("common.demo.papers", lambda: {"semnet": entry})
+
+
+def test_samples_say_their_scan_step(free, tmp_path):
+    assert main(["demo", "--out", str(tmp_path / "out")]) == 0
+    assert "truth</figcaption>" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_papers_that_need_a_scan_step_leave_the_users_file_alone(free, tmp_path, capsys):
+    save_micrograph(tmp_path / "mine.tif", Micrograph(np.zeros((20, 20), np.uint8)))
+    assert main(["demo", "--input", str(tmp_path / "mine.tif"), "--out", str(tmp_path / "out")]) == 0
+    assert "semnet: skipped, it needs the scan step" in capsys.readouterr().err
+    assert "empapers restore semnet FILE --step S" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_wrong_file_leaves_nothing(tmp_path, capsys):

@@ -18,6 +18,11 @@ from tests.helpers import ROOT
 NAMES = list(papers())
 
 
+def at_any_scale(entry):
+    """The paper itself, or at scan step 5 where the step is the user's to choose."""
+    return entry.scaled(None if entry.scale else 5, entry.presets["tiny"], force=True)
+
+
 def test_order_and_unknown_names():
     order = ["sem_gan", "dlss", "semnet", "ssum_cyclegan", "cgrdn"]
     assert NAMES == [name for name in order if name in NAMES]
@@ -33,7 +38,7 @@ def test_listing_papers_is_light():
 @pytest.mark.parametrize("name", NAMES)
 def test_presets_survive_json(name):
     entry = paper(name)
-    assert set(entry.presets) == {"paper", "small", "tiny"}
+    assert set(entry.presets) >= {"paper", "small", "tiny"}
     for config in entry.presets.values():
         assert dataclasses.is_dataclass(config) and config.__dataclass_params__.frozen
         assert config_from_dict(type(config), json.loads(json.dumps(config_to_dict(config)))) == config
@@ -64,7 +69,7 @@ def test_generator_and_discriminator(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_statistics_prepare_and_finish_are_inverse_ways(name):
-    entry = paper(name)
+    entry = at_any_scale(paper(name))
     images = np.random.default_rng(0).gamma(4, 300, (2, 40, 36, 1)).astype(np.float32)
     state = entry.statistics(images, "float32")
     back = np.asarray(entry.finish(entry.prepare(images, state), state))
@@ -91,5 +96,46 @@ def test_shipped_weights_and_their_card(name):
 def test_samples_have_a_truth(name):
     entry = paper(name)
     for _, micrograph, truth in entry.samples(0)[:1]:
-        assert truth.shape == tuple(n * entry.scale for n in micrograph.data.shape)
+        scale = entry.scale or truth.shape[0] // micrograph.data.shape[0]
+        assert entry.scale or scale in entry.scan_steps(entry.presets["small"])
+        assert truth.shape == tuple(n * scale for n in micrograph.data.shape)
         assert truth.dtype == micrograph.data.dtype and truth.mean() == pytest.approx(micrograph.data.mean(), rel=0.1)  # on one scale
+
+
+# --- A scan step that the user chooses ---
+
+
+def test_a_paper_with_a_scale_has_no_step():
+    semnet = paper("semnet")
+    assert semnet.scaled(None, semnet.presets["tiny"]) is semnet
+    with pytest.raises(ValueError, match="semnet always enlarges by 2"):
+        semnet.scaled(2, semnet.presets["tiny"])
+
+
+def test_a_paper_without_a_scale_takes_a_step_that_its_network_knows():
+    free = free_step()
+    assert free.scaled(3, (3, 5)).scale == 3
+    assert free.scaled(np.int64(3), (3, 5)) is free.scaled(3, (3, 5))  # compiled graphs are kept by paper
+    assert free.scaled(16, (3, 5), force=True).scale == 16
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        (None, "free needs the scan step: pixels per scan point, e.g. --step 3; these weights know 3, 5$"),
+        (4, "know the steps 3, 5, not 4; add --force"),
+        (1, "an integer from 2 to 16, got 1"),
+        (17, "an integer from 2 to 16, got 17"),
+        (3.0, "an integer from 2 to 16, got 3.0"),
+        (True, "an integer from 2 to 16, got True"),
+    ],
+)
+def test_steps_that_are_refused(step, said):
+    with pytest.raises(ValueError, match=said):
+        free_step().scaled(step, (3, 5), force=step not in (None, 4))
+
+
+def free_step():
+    """SEMNet as if its scale were the user's to choose and its config the steps that it knows."""
+    semnet = paper("semnet")
+    return dataclasses.replace(semnet, name="free", scale=None, at_step=lambda step: dataclasses.replace(semnet, scale=step), scan_steps=lambda config: config)

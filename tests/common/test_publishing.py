@@ -1,7 +1,7 @@
 """Shipping weights: what lands is what was measured, and float16 storage restores the same image."""
 
+import hashlib
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,31 +9,40 @@ import h5py
 import numpy as np
 import pytest
 
-from common import paper, publishing, restoring
+from common import paper, publishing
 from common.publishing import copy_weights, publish, training_curve
-from common.restoring import find_weights, load_network, restore_array, weights_folder
+from common.restoring import load_network, restore_array, weights_folder
 
 
 @pytest.fixture
 def shelf(tmp_path, monkeypatch):
     """A weights folder of its own, and an evaluation that records the sha256 of what it was asked to measure."""
     shelf = tmp_path / "shelf"
+    asked = []
     monkeypatch.setattr(publishing, "weights_folder", lambda _: shelf)
 
     def evaluate(out, weights, **more):
-        assert not (shelf / "small.json").exists()  # nothing is shipped before it is measured
+        assert (shelf / "small.json").exists() == bool(asked)  # nothing is shipped before it is measured
+        asked.append(weights)
         measured = json.loads(Path(weights.replace(".weights.h5", ".json")).read_text())["sha256"]
-        (out / "results.json").write_text(json.dumps({"items": {"measured": {"value": measured}}, "convention": "c"}))
+        assert measured == hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+        found = {"items": {"measured": {"value": measured, "n": len(asked)}}, "convention": f"c{len(asked)}", "notes": {"n": len(asked)}}
+        (out / "results.json").write_text(json.dumps(found | ({"classical": {"blur": 1.5}} if len(asked) > 1 else {})))
 
     monkeypatch.setattr(publishing, "paper_by_name", lambda name: replace(paper(name), evaluate=evaluate))
     return shelf
 
 
-@pytest.mark.parametrize("half", [False, True])
-def test_the_card_describes_the_weights_that_were_measured(weights, shelf, tmp_path, half):
-    run = weights
+def finished(run):
+    """A run folder with what publishing reads beside the weights."""
     (run / "config.json").write_text(json.dumps(json.loads((run / "config.json").read_text()) | {"data": "simulated", "versions": {}}))
     (run / "metrics.csv").write_text("step,seconds,loss,val_L1\n50,8.0,0.5,\n100,16.5,0.25,0.125\n150,24,0.2,\n")
+    return run
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_the_card_describes_the_weights_that_were_measured(weights, shelf, tmp_path, half):
+    run = finished(weights)
     target = publish("semnet", tmp_path / "results", run, "empapers train", half=half)
     card = json.loads((shelf / "small.json").read_text())
     assert card["results"]["measured"]["value"] == card["sha256"]
@@ -53,23 +62,29 @@ def test_the_card_describes_the_weights_that_were_measured(weights, shelf, tmp_p
         np.testing.assert_array_equal(before, after)
 
 
-def test_shipped_weights_are_measured_again(tmp_path, monkeypatch):
-    shelf = tmp_path / "shelf"
-    shutil.copytree(weights_folder(paper("semnet")), shelf)
-    before = json.loads((shelf / "small.json").read_text())
+def test_shipped_weights_can_be_measured_again(weights, shelf, tmp_path):
+    target = publish("semnet", tmp_path / "first", finished(weights), "empapers train", half=True)
+    stored, card = target.read_bytes(), json.loads((shelf / "small.json").read_text())
+    assert publish("semnet", tmp_path / "second") == target
+    again = json.loads((shelf / "small.json").read_text())
+    assert target.read_bytes() == stored
+    measured = {"results": {"measured": {"value": card["sha256"], "n": 2}}, "classical": {"blur": 1.5}, "convention": "c2", "notes": {"n": 2}}
+    assert again == card | measured and list(again) == list(card)
+    assert card["results"]["measured"]["n"] == 1 and card["classical"] == {}
 
-    def evaluate(out, weights):
-        (out / "results.json").write_text(json.dumps({"items": {"seen": Path(weights).stat().st_size}, "convention": "c", "classical": {"bicubic": 0.0}}))
 
-    monkeypatch.setattr(publishing, "paper_by_name", lambda name: replace(paper(name), evaluate=evaluate))
-    monkeypatch.setattr(publishing, "weights_folder", lambda _: shelf)
-    monkeypatch.setattr(restoring, "weights_folder", lambda _: shelf)
-    target = publish("semnet", tmp_path / "results")
-    after = json.loads((shelf / "small.json").read_text())
-    assert after["results"] == {"seen": target.stat().st_size} and after["classical"] == {"bicubic": 0.0}
-    for kept in ("sha256", "training", "config", "citation"):
-        assert after[kept] == before[kept]
-    find_weights(paper("semnet"), target)
+def test_weights_that_cannot_be_measured_again_are_refused(weights, shelf, tmp_path):
+    with pytest.raises(ValueError, match="--run and --command go together"):
+        publish("semnet", tmp_path / "results", half=True)
+    with pytest.raises(ValueError, match="--run and --command go together"):
+        publish("semnet", tmp_path / "results", finished(weights))
+    with pytest.raises(FileNotFoundError, match="no weights"):
+        publish("semnet", tmp_path / "results")
+    publish("semnet", tmp_path / "results", finished(weights), "empapers train")
+    (shelf / "small.weights.h5").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="damaged"):
+        publish("semnet", tmp_path / "again")
+    assert not (tmp_path / "again").exists()
 
 
 def test_weights_beyond_float16_are_refused(tmp_path):

@@ -87,6 +87,51 @@ def test_step_and_tile_are_checked(weights):
         restore(picture("uint8", (200, 200)), "semnet", weights=weights, tile=40)
 
 
+def test_a_step_that_the_user_chooses(weights):
+    """SEMNet as if its scale were a scan step that the user names."""
+    semnet = paper("semnet")
+    free = replace(semnet, scale=None, at_step=lambda step: replace(semnet, scale=step, at_step=None), scan_steps=lambda config: (2, 4))
+    image = picture("uint16")
+    expected = restore(image, "semnet", weights=weights)
+    np.testing.assert_array_equal(restore(image, free, weights=weights, step=2), expected)
+    stepped = Micrograph(image, pixel_size=3.0, metadata={"pixel_size_xy": [3.0, 6.0]})
+    for restored in (restore(stepped, free, weights=weights, step=2), *restore(stepped, free, weights=weights, step=np.int64(2), return_trust=True)):
+        assert restored.pixel_size == 1.5 and restored.metadata["pixel_size_xy"] == [1.5, 3.0]
+        assert restored.metadata["restored"]["step"] == 2 and type(restored.metadata["restored"]["step"]) is int
+    assert "step" not in restore(stepped, "semnet", weights=weights).metadata["restored"]
+    for said, options in {"needs the scan step": {}, "not 3; add --force": {"step": 3}, "from 2 to 16": {"step": 1, "force": True}}.items():
+        with pytest.raises(ValueError, match=said):
+            restore(image, free, weights=weights, **options)
+
+
+@pytest.mark.parametrize(("scale", "side", "halo"), [(1, 1024, 64), (2, 512, 32), (5, 205, 13), (10, 103, 7)])
+def test_default_tiles_have_one_size_when_restored(monkeypatch, scale, side, halo):
+    """1024 restored pixels with a halo of 64, whatever the scale: what the network works on is what memory and time depend on."""
+    found = {}
+
+    def bands(function, shape, **plan):
+        found.update(plan)
+        return iter(())
+
+    monkeypatch.setattr("common.restoring.bands", bands)
+    monkeypatch.setattr("common.memory.per_pixel", lambda run, multiple: 1.0)
+    for multiple in (1, 8):
+        fake = replace(paper("semnet"), scale=scale, multiple=multiple)
+        network = keras.Sequential([keras.Input((None, None, 1)), keras.layers.UpSampling2D(scale)])
+        restore_array(np.zeros((1100, 40), np.float32), fake, network, None)
+        assert (found["tile"], found["overlap"]) == (-(-side // multiple) * multiple, 2 * halo)
+
+
+def test_the_smallest_tile_moves_on():
+    """With a multiple above the halo, a tile that only just exceeds twice the halo would have no room for a step."""
+    fake = replace(paper("semnet"), scale=1, multiple=32, halo=lambda config: 3)
+    network = keras.Sequential([keras.Input((None, None, 1)), keras.layers.UpSampling2D(1)])
+    image = picture("float32", (70, 90))
+    with pytest.raises(ValueError, match="tile 32 is too small: with a halo of 3 pixels on every side it needs 64"):
+        restore_array(image, fake, network, None, tile=20, exact=True)
+    np.testing.assert_allclose(restore_array(image, fake, network, None, tile=64, exact=True), image, rtol=1e-5, atol=1e-4)
+
+
 def test_default_tiles_are_close_to_the_whole_and_without_seams(weights):
     semnet = paper("semnet")
     network, config = load_network(semnet, weights)

@@ -20,6 +20,13 @@ def test_tiles_cover_everything_and_weights_sum_to_one(length, tile, overlap):
         np.testing.assert_allclose(total, 1, atol=1e-6)
 
 
+@pytest.mark.parametrize(("length", "tile", "overlap", "starts"), [(112, 96, 86, [0, 8, 16]), (192, 128, 68, [0, 32, 64]), (256, 128, 64, [0, 64, 128])])
+def test_tiles_on_a_grid_are_as_few_as_can_be(length, tile, overlap, starts):
+    """Overlaps that the grid does not divide are rounded up to it, and no tile comes twice."""
+    multiple = 8 if tile == 96 else 32
+    assert tile_starts(length, tile, overlap, multiple) == starts
+
+
 @pytest.mark.parametrize("hard", [False, True])
 @pytest.mark.parametrize(("shape", "scale", "multiple"), [((70, 50), 1, 1), ((33, 90), 2, 1), ((96, 64), 3, 4), ((20, 20), 2, 1)])
 def test_bands_put_tiles_together_again(hard, shape, scale, multiple):
