@@ -2,10 +2,13 @@
 
 from .base import Specimen
 from .chip import chip
+from .crystal import crystal
 from .fibres import fibres
 from .gold import gold_on_carbon
 from .grains import grains
 from .lattice import atomic_lattice
+from .medley import medley
+from .phase import phase_contrast
 from .porous import porous
 from .powder import powder
 from .section import section
@@ -19,6 +22,9 @@ SPECIMENS = {
     "chip": chip,
     "section": section,
     "lattice": atomic_lattice,
+    "crystal": crystal,
+    "phase_contrast": phase_contrast,
+    "medley": medley,
 }
 
 

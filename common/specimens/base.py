@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
+from scipy.fft import dctn, idctn
+
+PASS, STOP = 0.3, 0.45  # cycles per pixel: a band-limited picture keeps everything below the first and nothing above the second, 0.9 of Nyquist
 
 
 @dataclass(frozen=True)
@@ -114,3 +117,35 @@ def fit_kind(rng: np.random.Generator, kinds: dict, pixel_size: float) -> tuple[
         raise ValueError(f"no structure of this family can be resolved at {pixel_size} nm per pixel")
     name = names[rng.integers(len(names))]
     return name, float(log_uniform(rng, *spans[name]))
+
+
+def band_limit(image: np.ndarray, shape: tuple[int, int], transfer=None) -> np.ndarray:
+    """Low-pass to 0.9 of Nyquist and reduce to `shape` (height, width), which divides the image's, without aliases; float32.
+
+    transfer: function of the spatial frequency in cycles per pixel of the result, to blur on the way. The cosine transform continues the picture by reflection.
+    Coarse pixel k covers fine pixels factor * k to factor * (k + 1) - 1, so position p of the result is factor * p + (factor - 1) / 2 of the image.
+    """
+    spectrum = dctn(np.float32(image), norm="ortho")[: shape[0], : shape[1]]
+    frequency = np.hypot(np.arange(shape[0])[:, None] / (2 * shape[0]), np.arange(shape[1]) / (2 * shape[1])).astype(np.float32)
+    window = 0.5 + 0.5 * np.cos(np.pi * np.clip((frequency - PASS) / (STOP - PASS), 0, 1))
+    if transfer is not None:
+        window = window * transfer(frequency)
+    return idctn(spectrum * np.float32(window * np.sqrt(shape[0] * shape[1] / image.size)), norm="ortho")
+
+
+def finish(image: np.ndarray) -> np.ndarray:
+    """Band-limit a picture and spread it over [0, 1], linearly, since clipping would add the frequencies just removed; float32. A constant one becomes 0."""
+    limited = band_limit(image, image.shape)
+    limited = limited - limited.min()
+    return limited / max(float(limited.max()), 1e-12)
+
+
+def lobes(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """Uneven background: one to three Gaussians 0.2 to 0.8 of the frame wide, bright or dark, on a plane, spread over [0, 1]; (height, width) float32."""
+    y, x = (np.linspace(0, 1, n, dtype=np.float32) for n in shape)
+    field = np.float32(rng.normal(0, 0.7)) * y[:, None] + np.float32(rng.normal(0, 0.7)) * x
+    for _ in range(rng.integers(1, 4)):
+        (row, column), width = rng.uniform(-0.2, 1.2, 2), rng.uniform(0.2, 0.8)
+        height = np.float32(rng.choice([-1, 1]) * rng.uniform(0.5, 1.5))
+        field += height * np.outer(np.exp(-((y - row) ** 2) / (2 * width**2)), np.exp(-((x - column) ** 2) / (2 * width**2)))
+    return (field - field.min()) / (np.ptp(field) + 1e-9)
