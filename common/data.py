@@ -17,6 +17,7 @@ from .devices import share
 from .micrograph import load_micrograph
 
 IMAGE_SUFFIXES = {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".h5", ".hdf5", ".dm3", ".dm4", ".emd", ".ser", ".mrc", ".hspy"}
+FAMILIES = ("gold", "powder", "porous", "grains", "fibres", "chip", "section", "lattice")  # in this order: picture k of a seed must stay what it is
 
 
 def example_rng(seed: int, index: int, stream: str = "train") -> np.random.Generator:
@@ -102,6 +103,22 @@ def from_unit_range(images, state):
     return images * (state[..., 1:] - state[..., :1]) + state[..., :1]
 
 
+# --- Pictures and windows of them ---
+
+
+def dihedral(image: np.ndarray, mode: int) -> np.ndarray:
+    """One of the eight flips and quarter turns of the square."""
+    turned = np.rot90(image, mode % 4)
+    return np.ascontiguousarray(turned[:, ::-1] if mode >= 4 else turned)
+
+
+def magnified(picture: np.ndarray, side: int, magnification: float, rng: np.random.Generator) -> np.ndarray:
+    """(side, side) in [0, 1]: a random window of side / magnification pixels, enlarged by cubic interpolation."""
+    window = round(side / magnification)
+    top, left = (int(rng.integers(n - window + 1)) for n in picture.shape)
+    return np.clip(cv2.resize(picture[top : top + window, left : left + window], (side, side), interpolation=cv2.INTER_CUBIC), 0, 1)
+
+
 def image_files(folder: str | Path) -> list[Path]:
     """The image files in a folder, sorted by name. ValueError if there is none, NotADirectoryError if it is no folder."""
     folder = Path(folder)
@@ -144,15 +161,12 @@ class FolderImages(Sequence):
 class SimulatedImages(Sequence):
     """`count` simulated micrographs as (height, width) float32 in [0, 1]; image k depends on (seed, k) only, is drawn when first asked for and kept as 16 bit.
 
-    The families of `common.specimens` take turns. Each specimen is blurred by a probe of 0.3 to 1.1 px: with that, the spectra of the simulated
-    micrographs lie where those of good real ones do.
+    families: of `common.specimens`, which take turns. Each specimen is blurred by a probe of 0.3 to 1.1 px: with that, the spectra of the simulated micrographs
+    lie where those of good real ones do.
     """
 
-    def __init__(self, seed: int, count: int, shape: tuple[int, int] = (512, 512)):
-        from .specimens import SPECIMENS
-
-        self.seed, self.count, self.shape = seed, count, shape
-        self.families = tuple(SPECIMENS)
+    def __init__(self, seed: int, count: int, shape: tuple[int, int] = (512, 512), families: Sequence[str] = FAMILIES):
+        self.seed, self.count, self.shape, self.families = seed, count, shape, tuple(families)
         self._draw = lru_cache(maxsize=count)(self._draw_uncached)
 
     def __len__(self) -> int:

@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 
 from common.classical import gaussian
-from common.data import FolderImages, SimulatedImages, example_rng, from_unit_range, image_files, to_unit_range
+from common.data import FAMILIES, FolderImages, SimulatedImages, dihedral, example_rng, from_unit_range, image_files, to_unit_range
 from common.micrograph import Micrograph
-from common.specimens import SPECIMENS, simulate
+from common.specimens import simulate
 
 from .config import Config, Degradation
 
@@ -144,12 +144,6 @@ def sharpen(image: np.ndarray) -> np.ndarray:
     return np.clip(1.5 * image - 0.5 * cv2.GaussianBlur(image, (0, 0), 2.0), 0, 1)
 
 
-def dihedral(image: np.ndarray, mode: int) -> np.ndarray:
-    """One of the eight flips and quarter turns of the square."""
-    turned = np.rot90(image, mode % 4)
-    return np.ascontiguousarray(turned[:, ::-1] if mode >= 4 else turned)
-
-
 @dataclass(frozen=True)
 class Pairs:
     """The training set: `pairs(i)` gives example i, (lq_patch, lq_patch, channels) and (2 lq_patch, 2 lq_patch, channels) float32 in [0, 1].
@@ -215,7 +209,7 @@ def test_pairs(images: Sequence[np.ndarray], degradation: Degradation, seed: int
 def samples(seed: int = 0) -> list[tuple[str, Micrograph, np.ndarray]]:
     """For the demo: (name, degraded Micrograph of 240x320 uint8, its truth of 480x640 uint8), simulated specimens of every family, calibrated in nm."""
     found = []
-    for k, name in enumerate(SPECIMENS):
+    for k, name in enumerate(FAMILIES):
         specimen = simulate(name, (seed, k, 77), (480, 640))
         high = np.round(cv2.GaussianBlur(specimen.image, (0, 0), 0.7) * 255) / 255
         low, _ = degrade(high, example_rng(seed, k, "demo"), Degradation())

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from paper_dlss.schedule import Rate, ScheduledAdam, dropping_beta, fall, falling_beta
+from common.optimizers import ScheduledAdam
+from paper_dlss.schedule import Rate, dropping_beta, fall, falling_beta
 
 PLATEAU = 500_000
 TABLE = [  # update, rate, beta_1
