@@ -22,8 +22,8 @@ class Config:
     )
     # networks
     network: Literal["two_stage", "one_stage"] = "two_stage"
-    inner: tuple[int, ...] = (64, 128, 256, 512, 768)  # channels at 1/2, 1/4, 1/8, 1/16 and 1/32 of the side (C54)
-    inner_blocks: int = 6  # residual blocks of three convolutions (C54)
+    inner: tuple[int, ...] = (64, 128, 256, 512, 768)  # channels at 1/2, 1/4, 1/8, 1/16 and 1/32 of the side (C54); fewer numbers, fewer halvings
+    inner_blocks: int = 6  # residual blocks of three convolutions, at the smallest size (C54)
     outer: int = 32  # channels at full size, twice as many at half (C54)
     outer_blocks: int = 3
     activation: Literal["relu", "leaky"] = "relu"  # [P]; the scripts have leaky ones, 0.1 in three early layers and 0.01
@@ -34,6 +34,8 @@ class Config:
     biases: bool = False  # [P] has none, the scripts have them in all layers
     upsampling: Literal["transposed", "bilinear"] = "transposed"  # (C54); the legend of the paper's figure says bilinear
     halving: Literal["mean", "decimate"] = "mean"  # bilinear with half-pixel centres; TensorFlow 1 took every other pixel
+    skips: bool = False  # the inner network's encoder maps are added to its decoder's of their size; a switch of the scripts that is off (C68)
+    residual: bool = False  # the outer network's output is added to its blurred input, so that training starts from an interpolation; ours
     data_initialisation: bool = True  # one pass of uniform noise sets the gains [P]; never executed in the scripts
     # losses
     target: Literal["blurred", "sharp"] = "blurred"  # [P] published both; sharp ones come with the error predictor
@@ -74,6 +76,7 @@ class Config:
     beta_falls: bool = True  # beta_1 from 0.9 to 0.5 in the second half [P]; C68 stays at 0.9
     weight_decay: float = 0.0  # of kernels: 1e-5 sum(v^2) / 2 in the one-stage script
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16", "auto"] = "float32"
+    ema_decay: float = 0.0  # of the moving average of the weights, which is the product; 0: the last weights [P]
     # data, where no folder is given
     crops: int = 4096  # simulated specimens that crops are drawn from
     # run
@@ -88,12 +91,12 @@ class Config:
                     "learning_rate", "trainer_rate")  # fmt: skip
         require(self, positive, "a positive number", lambda value: 0 < value < math.inf)
         require(self, ("trainer_loss", "adversarial_weight", "weight_decay"), "zero or a positive number", lambda value: 0 <= value < math.inf)
-        require(self, ("momentum", "coverage_decay", "clip_decay", "discriminator_beta"), "in [0, 1)", lambda value: 0 <= value < 1)
+        require(self, ("momentum", "coverage_decay", "clip_decay", "discriminator_beta", "ema_decay"), "in [0, 1)", lambda value: 0 <= value < 1)
         require(self, ("replay_share",), "in (0, 1)", lambda value: 0 < value < 1)
         require(self, ("tracked",), "zero or more", lambda value: value is None or value >= 0)
         require(self, ("seed",), "in 0 .. 2^32 - 1", lambda value: 0 <= value < 2**32)
         require(self, ("scan_steps",), "one or more steps from 2 to 16", lambda value: value and all(2 <= s <= 16 for s in value))
-        require(self, ("inner",), "five numbers of channels", lambda value: len(value) == 5 and min(value) >= 1)
+        require(self, ("inner",), "two to five numbers of channels", lambda value: 2 <= len(value) <= 5 and min(value) >= 1)
         require(self, ("side",), "divisible by 32", lambda value: value % 32 == 0)
         if self.clip_square <= self.clip_mean**2:
             raise ValueError(f"clip_square must exceed the square of clip_mean, got {self.clip_square} and {self.clip_mean}")
@@ -126,9 +129,9 @@ class Config:
     @classmethod
     def small(cls) -> Config:
         """The shipped weights: the paper's losses, policy and steps on a narrow network and crops of half the side, under an hour on two CPU cores."""
-        return replace(cls(), side=256, target_range="samples", inner=(32, 40, 48, 72, 104), outer=16, biases=True, steps=18_000, plateau=9_000,
-                       learning_rate=1e-3, adversarial_rate=3e-4, discriminator_base=16, precision="mixed_bfloat16", crops=1024, checkpoint_every=1000,
-                       validate_every=1000)  # fmt: skip
+        return replace(cls(), side=256, batch=4, target_range="samples", inner=(32, 40, 48, 72, 104), outer=16, biases=True, skips=True, residual=True,
+                       ema_decay=0.999, steps=16_000, plateau=8_000, learning_rate=5e-4, adversarial_rate=2e-4, discriminator_base=16,
+                       precision="mixed_bfloat16", crops=2048, checkpoint_every=1000, validate_every=1000)  # fmt: skip
 
     @classmethod
     def tiny(cls) -> Config:

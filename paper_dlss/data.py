@@ -20,7 +20,7 @@ import numpy as np
 import tifffile
 from tqdm import tqdm
 
-from common.data import SimulatedImages, example_rng, image_files
+from common.data import SimulatedImages, dihedral, example_rng, image_files, magnified
 from common.micrograph import Micrograph, load_micrograph
 from common.papers import Paper
 from common.reading.guards import Log
@@ -171,17 +171,18 @@ class SimulatedCrops(Sequence):
     def __getitem__(self, k: int) -> np.ndarray:
         rng = example_rng(self.seed, range(len(self))[k], f"{self.split} crop")
         specimen = self.specimens[int(rng.integers(len(self.specimens)))]
-        image = magnified(specimen, self.side, math.exp(rng.uniform(0, math.log(3))), rng)
-        if rng.random() < 0.25:  # bright field
-            image = 1 - image
-        return recorded(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 1.5)), math.exp(rng.uniform(math.log(20), math.log(5000))), rng.uniform(0, 0.03), rng)
+        image = exposed(magnified(specimen, self.side, math.exp(rng.uniform(0, math.log(4))), rng), rng)
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 1.5))
+        return recorded(image, math.exp(rng.uniform(math.log(30), math.log(300_000))), 0.03 * rng.uniform() ** 3, rng)
 
 
-def magnified(specimen: np.ndarray, side: int, magnification: float, rng: np.random.Generator) -> np.ndarray:
-    """(side, side) in [0, 1]: a random window of side / magnification pixels, enlarged by cubic interpolation: scanning transmission is oversampled."""
-    window = round(side / magnification)
-    top, left = (int(rng.integers(n - window + 1)) for n in specimen.shape)
-    return np.clip(cv2.resize(specimen[top : top + window, left : left + window], (side, side), interpolation=cv2.INTER_CUBIC), 0, 1)
+def exposed(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A window in [0, 1] as an operator sets brightness and contrast: stretched from its extremes to levels of which some saturate, with a tone curve of
+    exponent 0.7 to 1.8, and inverted in a quarter of all cases: bright field."""
+    low, high = image.min(), image.max()
+    black, white = rng.uniform(-0.1, 0.3), rng.uniform(0.7, 1.1)
+    image = np.clip(black + (white - black) * (image - low) / max(high - low, 1e-3), 0, 1) ** np.float32(math.exp(rng.uniform(math.log(0.7), math.log(1.8))))
+    return 1 - image if rng.random() < 0.25 else image
 
 
 def recorded(image: np.ndarray, dose: float, read_noise: float, rng: np.random.Generator) -> np.ndarray:
@@ -259,12 +260,6 @@ class Examples:
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         return (self.config.side, self.config.side, 1), (1,)
-
-
-def dihedral(image: np.ndarray, mode: int) -> np.ndarray:
-    """One of the eight flips and quarter turns of the square."""
-    turned = np.rot90(image, mode % 4)
-    return np.ascontiguousarray(turned[:, ::-1] if mode >= 4 else turned)
 
 
 # --- What restoring asks: scan point k lies on pixel (step - 1) // 2 + step k of the result, so infilling is repetition ---

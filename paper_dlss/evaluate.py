@@ -18,7 +18,7 @@ from common.evaluation import item, write_results, write_table
 from common.metrics import bootstrap_interval, ratio_interval
 from common.papers import STEPS
 
-from . import figures
+from . import baselines, figures
 from .baselines import blurred
 from .casts import CASTS
 from .comparisons import (
@@ -28,6 +28,7 @@ from .comparisons import (
     NETWORK,
     SHARP,
     TARGET,
+    TUNED,
     Crops,
     Measured,
     Supersampler,
@@ -115,7 +116,8 @@ def evaluate_dlss(
         measured = measure(network, crops, scan_steps, sigmas, f"{track}crops")
         few = {step: [pictures(network, crop, step, measured.best(step), sigmas[step]) for crop in first(crops, FEW)] for step in shown_steps(measured)}
         error, fit = pixel_errors(measured, network.config), quadratic(measured, network.config)
-        found = error_items(measured, network.config) | rival_items(rivals, crops, measured) | cast_items(network, crops, measured)
+        found = error_items(measured, network.config) | hindsight_items(crops, measured)
+        found |= rival_items(rivals, crops, measured) | cast_items(network, crops, measured)
         found |= edge_items(error, len(crops)) | spectrum_items(few) | laplacian_items(crops) | deconvolution_items(crops)
         items |= {track + name: entry for name, entry in found.items()}
         fits[track or "S: "] = fit
@@ -213,6 +215,18 @@ def error_items(measured: Measured, config: Config) -> dict:
         tail = TAILS.get(ours, {}).get(step)
         beyond = errors[NETWORK] > TAIL
         items[f"share of crops with MSE above {TAIL}, step {step}"] = item(float(beyond.mean()), published=tail and tail / 20_000, n=len(beyond))
+    return items
+
+
+def hindsight_items(crops: Crops, measured: Measured) -> dict:
+    """Against more than a user can have: the best aligned interpolation, its Gaussian chosen for these very crops."""
+    items, images = {}, [unit(crop) for crop in crops]
+    for step, errors in measured.errors.items():
+        best = measured.best(step)
+        method = best.removeprefix("aligned ").removesuffix(TUNED)
+        sigma = baselines.tune(method, images, step)
+        theirs = np.array([mse(baselines.aligned(image, step, method, sigma), blurred(image)) for image in images])
+        items |= ratio_items(f"ratio to it with a Gaussian tuned on these very crops, step {step}", errors[NETWORK], theirs, method=best, sigma=sigma)
     return items
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import keras
 from keras import initializers, layers, ops
 
-from common.layers import MeanOnlyBatchNormalization, WeightNormConv2D, WeightNormConv2DTranspose, initialise_from_data, registered
+from common.layers import MeanOnlyBatchNormalization, WeightNormConv2D, WeightNormConv2DTranspose, gaussian_filter, initialise_from_data, registered
 
 from .config import Config
 from .one_stage import build_one_stage
@@ -17,7 +17,8 @@ from .one_stage import build_one_stage
 KERNEL_DEVIATION = 0.05  # of the stored kernels, whose length means nothing [P, C68]
 NOISE = 0.8  # largest value of the image that sets the gains [P]
 SLOPE, EARLY_SLOPE = 0.01, 0.1  # of leaky activations (C54)
-HALVINGS = 5  # of the image until the narrowest map
+RESIDUAL_SHARE = 0.1  # gain and bias of the last layer of residual networks, over what they start with elsewhere
+SMOOTHING = 3.0  # pixels, of the Gaussian behind the infilled image in residual networks: between the best for steps 4 and 10
 BLOCK = 3  # convolutions of a residual block (C54)
 
 
@@ -36,6 +37,17 @@ class BilinearDoubling(layers.Layer):
     def compute_output_shape(self, input_shape):
         batch, height, width, channels = input_shape
         return (batch, height and 2 * height, width and 2 * width, channels)
+
+
+@registered
+class Interpolation(layers.Layer):
+    """An infilled image in [0, 1], (batch, height, width, 1), smoothed and on the outputs' scale, [-1, 1]: what a residual network starts from."""
+
+    def call(self, images):
+        return gaussian_filter(2.0 * images - 1.0, SMOOTHING, radius=3 * int(SMOOTHING), border="symmetric")
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
 
 
 # --- Layers ---
@@ -82,12 +94,16 @@ def build_inner(config: Config) -> keras.Model:
     image = keras.Input((None, None, 1), name="image")
     halve = layers.AveragePooling2D(2, name="inner_half") if config.halving == "mean" else layers.MaxPooling2D(1, 2, name="inner_half")
     x = convolution(halve(image), config.inner[0], "inner_conv1", config, kernel=5, slope=EARLY_SLOPE)
+    encoded = [x]
     for k, width in enumerate(config.inner[1:], 2):
-        x = convolution(x, width, f"inner_conv{k}", config, strides=2)
+        encoded.append(convolution(encoded[-1], width, f"inner_conv{k}", config, strides=2))
+    x = encoded.pop()
     for k in range(1, config.inner_blocks + 1):
         x = residual_block(x, f"inner_block{k}", config)
-    for k, width in enumerate(reversed(config.inner[:-1]), 1):
-        x = convolution(x, width, f"inner_up{k}", config, doubling=True)
+    for k, same_size in enumerate(reversed(encoded), 1):
+        x = convolution(x, same_size.shape[-1], f"inner_up{k}", config, doubling=True)
+        if config.skips:
+            x = layers.Add(name=f"inner_skip{k}")([x, same_size])
     return keras.Model(image, x, name="inner")
 
 
@@ -101,8 +117,10 @@ def build_outer(config: Config) -> keras.Model:
     for k in range(1, config.outer_blocks + 1):
         x = residual_block(x, f"outer_block{k}", config)
     x = convolution(x, config.outer, "outer_up", config, doubling=True)
-    x = convolution(x, config.outer, "outer_conv3", config)
-    return keras.Model([image, features], to_image(x, "outer_image", config), name="outer")
+    x = to_image(convolution(x, config.outer, "outer_conv3", config), "outer_image", config)
+    if config.residual:
+        x = layers.Add(name="outer_sum", dtype="float32")([x, Interpolation(name="outer_interpolation", dtype="float32")(image)])
+    return keras.Model([image, features], x, name="outer")
 
 
 def build_head(config: Config) -> keras.Model:
@@ -137,6 +155,10 @@ def build_trained(config: Config) -> tuple[keras.Model, keras.Model]:
     trained = keras.Model(image, [output, build_head(config)(features)], name="dlss_trained")
     if config.data_initialisation:
         initialise_from_data(trained, keras.random.uniform((1, config.side, config.side, 1), -NOISE, NOISE, seed=config.seed))
+    if config.residual:
+        for v in trained.get_layer("outer").get_layer("outer_image").variables:
+            if v.name != "kernel":  # its length means nothing
+                v.assign(RESIDUAL_SHARE * v)
     return trained, keras.Model(image, output, name="dlss_generator")
 
 
@@ -159,14 +181,15 @@ def receptive_radius(config: Config) -> int | None:
         return 2 * span[0], 2 * span[1] + 2
 
     worst = 0
-    for position in range(2**HALVINGS):  # of an output pixel on the grid of the halvings
+    halvings = len(config.inner)  # of the image until the narrowest map
+    for position in range(2**halvings):  # of an output pixel on the grid of the halvings
         features = wide(doubled(wide((position, position), 2)), BLOCK * config.outer_blocks)
         beside = wide(halved(features), 2)
         span = features
-        for _ in range(HALVINGS - 1):
+        for _ in range(halvings - 1):
             span = doubled(span)
         span = wide(span, BLOCK * config.inner_blocks)
-        for _ in range(HALVINGS - 1):
+        for _ in range(halvings - 1):
             span = halved(span)
         first, last = wide(span, 2)
         first, last = 2 * first, 2 * last + (config.halving == "mean")

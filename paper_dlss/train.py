@@ -12,8 +12,9 @@ import tensorflow as tf
 from keras import ops
 
 from common.data import batches
+from common.optimizers import ScheduledAdam
 from common.precision import building, guarded
-from common.training import Run, Trainer, halving, minimise, train, weighted_sum
+from common.training import Run, Trainer, halving, minimise, train, update_average, weighted_sum
 
 from . import losses
 from .alrc import ALRC
@@ -21,11 +22,11 @@ from .baselines import aligned
 from .config import Config
 from .data import Examples, describe_data, open_source
 from .discriminator import build_discriminator, multi_scale_crops
-from .generator import build_trained
+from .generator import build_generator, build_trained
 from .one_stage import build_one_stage
 from .replay import Replay, uniform
 from .sampling import coverage_p, mask, sparse_input, start, target_scale
-from .schedule import Rate, ScheduledAdam, dropping_beta, falling_beta
+from .schedule import Rate, dropping_beta, falling_beta
 
 
 class DLSS(Trainer):
@@ -46,8 +47,11 @@ class DLSS(Trainer):
     def __init__(self, config: Config, prefill: Sequence = ()):
         with building(config.precision):
             trained, generator = build_trained(config)
+            average = build_generator(config) if config.ema_decay else generator
             judges = build_discriminator(config)
-        networks = {"final": generator, "trainer": trained.get_layer("head")} | {f"discriminator_{k}": judge for k, judge in enumerate(judges, 1)}
+        average.set_weights(generator.get_weights())
+        networks = {"final": average, "trainer": trained.get_layer("head")} | ({"raw": generator} if config.ema_decay else {})
+        networks |= {f"discriminator_{k}": judge for k, judge in enumerate(judges, 1)}
         factors = {v.path: config.trainer_rate for v in networks["trainer"].trainable_variables}
         solvers = {}
         for name, first in (("adam", 0), ("adam_adversarial", 2 * config.plateau)):  # fresh moments in the second stage (C68)
@@ -111,6 +115,10 @@ class DLSS(Trainer):
             logs |= self.learn_noise(crops, measured["raw"])
         if config.coverage == "tracked":
             self.follow_p(which, measured["clipped"] * p)
+        if config.ema_decay:
+            done = ops.cast(self.state["steps"], "float32")
+            decay = ops.minimum(config.ema_decay, (done + 1) / (done + 10))  # the first weights are soon forgotten
+            update_average(self.networks["final"], self.networks["raw"], decay)
         return logs | {"mu_1": ops.convert_to_tensor(clip_out.mu1)} | remembered(self.state, recorded, which, measured["clipped"], replayed)
 
     def as_judged(self, output, kind: str):

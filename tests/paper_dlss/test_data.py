@@ -15,7 +15,19 @@ import paper_dlss.data
 from common.data import batches, example_rng
 from common.micrograph import Micrograph, save_micrograph
 from paper_dlss import Config
-from paper_dlss.data import SPLITS, Examples, FolderCrops, SimulatedCrops, describe_data, image_shape, magnified, open_source, prepare_crop, recorded
+from paper_dlss.data import (
+    SPLITS,
+    Examples,
+    FolderCrops,
+    SimulatedCrops,
+    describe_data,
+    exposed,
+    image_shape,
+    magnified,
+    open_source,
+    prepare_crop,
+    recorded,
+)
 from paper_dlss.sampling import sparse_input
 
 TINY = replace(Config.tiny(), crops=4)
@@ -217,6 +229,23 @@ def test_magnification_enlarges():
         spectrum = np.abs(np.fft.rfft(found[48] - found[48].mean(), 960))
         assert found.shape == (96, 96)
         assert spectrum.argmax() == pytest.approx(960 / (16 * magnification), abs=2)
+
+
+def test_exposures():
+    """Monotonic, some inverted, within [0, 1], and from the extremes to the levels asked for; flat pictures stay flat."""
+    ramp, rng, inverted = np.linspace(0.2, 0.6, 64 * 64, dtype=np.float32).reshape(64, 64), np.random.default_rng(0), 0
+    blacks, whites = [], []
+    for _ in range(400):
+        found = exposed(ramp, rng)
+        assert found.dtype == np.float32 and 0 <= found.min() and found.max() <= 1
+        steps = np.diff(found.ravel())
+        assert (steps >= 0).all() or (steps <= 0).all()
+        inverted += found[0, 0] > found[-1, -1]
+        blacks.append(min(found[0, 0], found[-1, -1]))
+        whites.append(max(found[0, 0], found[-1, -1]))
+    assert inverted / 400 == pytest.approx(0.25, abs=0.07)
+    assert 0.15 < np.mean(np.array(blacks) == 0) < 0.5 and 0.15 < np.mean(np.array(whites) == 1) < 0.5  # saturated at one end each
+    assert np.ptp(exposed(np.full((8, 8), 0.3, np.float32), rng)) == 0
 
 
 def test_noise_has_the_moments_of_counting():

@@ -109,6 +109,8 @@ def test_writes_everything(weights, tmp_path):
             assert ours["interval"][0] <= ours["value"] <= ours["interval"][1]
             ratio = items[f"{track}ratio to the best tuned aligned interpolation, step {step}"]
             assert ratio["value"] == pytest.approx(ours["value"] / ours["baseline"]) and ours["method"].endswith(TUNED)
+            hindsight = items[f"{track}ratio to it with a Gaussian tuned on these very crops, step {step}"]
+            assert hindsight["value"] >= ratio["value"] - 1e-6 and hindsight["method"] == ratio["method"]  # of the same candidates, the best for these
             assert ours["baseline"] == min(v["value"] for k, v in items.items() if k.startswith(f"{track}root MSE, step {step}: ") and k.endswith(TUNED))
             for method in ("nearest", "area", "bilinear", "bicubic", "lanczos"):
                 assert f"{track}root MSE, step {step}: legacy {method}" in items

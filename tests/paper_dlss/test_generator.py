@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from scipy.ndimage import gaussian_filter
 
 from common.layers import MeanOnlyBatchNormalization
 from common.precision import building
 from paper_dlss import Config
 from paper_dlss.generator import (
     BilinearDoubling,
+    Interpolation,
     build_generator,
     build_head,
     build_inner,
@@ -196,19 +198,23 @@ class Oracle:
         n = image.shape[1] // 2
         half = image[:, ::2, ::2] if c.halving == "decimate" else image.reshape(-1, n, 2, n, 2, 1).mean((2, 4))
         x = self.layer(half, "inner_conv1", slope=0.1, mean=True)
-        for k in (2, 3, 4, 5):
-            x = self.layer(x, f"inner_conv{k}", stride=2)
+        levels = len(c.inner)
+        encoded = {levels - 1: x}
+        for k in range(2, levels + 1):
+            x = encoded[levels - k] = self.layer(x, f"inner_conv{k}", stride=2)
         x = self.blocks(x, "inner", c.inner_blocks)
-        for k in (1, 2, 3, 4):
-            x = self.layer(x, f"inner_up{k}", up=True, mean=True)
+        for k in range(1, levels):
+            x = self.layer(x, f"inner_up{k}", up=True, mean=True) + (encoded[k] if c.skips else 0)
         y = self.layer(image, "outer_conv1", slope=0.1, mean=True)
         y = self.layer(y, "outer_conv2", stride=2, slope=0.1)
         y = self.blocks(y + x, "outer", c.outer_blocks)
         y = self.layer(self.layer(y, "outer_up", up=True, mean=True), "outer_conv3")
-        return self.layer(y, "outer_image", linear=True), self.layer(self.layer(x, "head_conv1"), "head_image", linear=True)
+        start = gaussian_filter(2.0 * image - 1, (0, 3, 3, 0), mode="reflect", radius=(0, 9, 9, 0)) if c.residual else 0
+        return start + self.layer(y, "outer_image", linear=True), self.layer(self.layer(x, "head_conv1"), "head_image", linear=True)
 
 
-@pytest.mark.parametrize("change", [{}, {"biases": False}, LEGACY, {"upsampling": "bilinear"}, {"statistics": "batch"}, {"normalised": "ends"}], ids=str)
+@pytest.mark.parametrize("change", [{}, {"biases": False}, LEGACY, {"upsampling": "bilinear"}, {"statistics": "batch"}, {"normalised": "ends"},
+                                    {"skips": True, "inner": (3, 4, 5)}, {"residual": True}], ids=str)  # fmt: skip
 def test_networks_equal_the_tables(change):
     config = replace(SLIM, **change)
     both = randomise(build_trained(config)[0])
@@ -295,6 +301,14 @@ def test_noise_has_set_gains_and_means(change):
     assert not all(np.all(v.numpy() == 1) for v in build_trained(replace(config, seed=6))[0].variables if v.name == "gain")
 
 
+def test_a_residual_network_starts_near_an_interpolation():
+    """What it adds has a tenth of the deviation that outputs start with elsewhere, for noise and about so for anything else."""
+    _, network = build_trained(replace(Config.tiny(), residual=True, seed=5))
+    noise = keras.random.uniform((1, 64, 64, 1), -0.8, 0.8, seed=5)
+    added = network(noise) - Interpolation()(noise)
+    assert np.std(added) == pytest.approx(0.1, rel=1e-2) and abs(np.mean(added)) < 1e-3
+
+
 def test_gradients_reach_every_weight(trained):
     def loss(outputs):
         return sum(keras.ops.mean(keras.ops.square(y - 0.3)) for y in outputs)
@@ -305,10 +319,11 @@ def test_gradients_reach_every_weight(trained):
 # --- Reach ---
 
 
-@pytest.mark.parametrize("change", [{}, {"halving": "decimate"}, {"upsampling": "bilinear"}, {"outer_blocks": 3}], ids=str)
+@pytest.mark.parametrize("change", [{}, {"halving": "decimate"}, {"upsampling": "bilinear"}, {"outer_blocks": 3}, {"skips": True, "residual": True},
+                                    {"inner": (1, 1, 1), "skips": True}], ids=str)  # fmt: skip
 def test_receptive_radius_is_the_support_of_the_gradient(change):
-    """For every place of an output pixel on the grid of the five halvings; all weights positive, so that nothing is dead and nothing cancels."""
-    config = replace(SLIM, inner=(1,) * 5, outer=1, **{"inner_blocks": 1, "outer_blocks": 1, "biases": False, **change})
+    """For every place of an output pixel on the grid of the halvings; all weights positive, so that nothing is dead and nothing cancels."""
+    config = replace(SLIM, **{"inner": (1,) * 5, "outer": 1, "inner_blocks": 1, "outer_blocks": 1, "biases": False, **change})
     network = build_generator(config)
     for v in network.trainable_variables:
         v.assign(np.abs(v.numpy()) + 0.05)

@@ -19,9 +19,10 @@ from paper_dlss.train import DLSS, OneStage, supersampled, train_dlss
 from tests.helpers import check_runs_equal, check_survives_kills, checkpointed, read_metrics
 
 FLAGS = "--preset tiny --side 32 --inner 4 4 4 4 4 --outer 4 --crops 4 --plateau 4 --tracked 3 --steps 12 --replay-share 0.5 --replay-slots 3".split()
-FLAGS += "--no-biases --no-data-initialisation --checkpoint-every 2 --validate-every 12".split()
+FLAGS += "--ema-decay 0.5 --no-biases --no-data-initialisation --checkpoint-every 2 --validate-every 12".split()
 QUICK = replace(Config.tiny(), side=32, inner=(4,) * 5, outer=4, crops=4, plateau=4, tracked=3, steps=12, replay_share=0.5, replay_slots=3, biases=False,
                 data_initialisation=False, checkpoint_every=2, validate_every=12)  # fmt: skip
+AVERAGED = replace(QUICK, ema_decay=0.5)  # what FLAGS say
 # steps 1-3 tracking, 4-8 supervised, 9-12 adversarial
 
 
@@ -217,6 +218,20 @@ def test_replayed_examples_bring_their_own_coverage():
     assert logs["replayed"] == 1 and logs["L_out_raw"] == pytest.approx(200 * mse(output, blurred(crop)) / p_of(6), rel=1e-3)
 
 
+def test_the_product_is_an_average_of_the_weights():
+    """a <- d a + (1 - d) w after every step, with d = min(decay, (n + 1) / (n + 10)) after n earlier ones."""
+    trainer = built(replace(QUICK, ema_decay=0.25, replay=False))
+    expected = trainer.networks["final"].get_weights()
+    for number in range(4):
+        trainer.train_step(batch_of(example(number, number)), "tracking")
+        d = min(0.25, (number + 1) / (number + 10))
+        expected = [d * a + (1 - d) * w for a, w in zip(expected, trainer.networks["raw"].get_weights(), strict=True)]
+    for found, a, w in zip(trainer.networks["final"].get_weights(), expected, trainer.networks["raw"].get_weights(), strict=True):
+        np.testing.assert_allclose(found, a, atol=1e-6)
+        assert np.any(found != w) or w.size == 1  # the decay of tracked means is a constant
+    assert "raw" not in built(QUICK).networks
+
+
 def test_a_batch_is_treated_image_by_image():
     config = replace(QUICK, batch=2, replay=False)
     trainer, examples = built(config), (example(6, 0), example(7, 6))
@@ -312,7 +327,7 @@ def test_one_stage_steps():
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reference") / "run"
-    train_dlss(QUICK, folder)
+    train_dlss(AVERAGED, folder)
     return folder
 
 
@@ -322,7 +337,7 @@ def test_run_folder(reference):
     assert {"L_out", "L_out_raw", "L_out*w", "L_aux", "L_aux_raw", "loss", "root_mse", "mu_1", "threshold", "L_adv", "L_D"} <= row.keys()
     assert 0 < float(row["replayed"]) < 1 and float(row["val_root_mse"]) > 0 and 0 < float(row["val_root_mse_bilinear"]) < 0.2
     names = ["config.json", "previews/0000012.png", "checkpoints/ckpt-12/state.index"]
-    names += [f"{name}.weights.h5" for name in ("final", "trainer", "discriminator_1", "discriminator_2", "discriminator_3")]
+    names += [f"{name}.weights.h5" for name in ("final", "raw", "trainer", "discriminator_1", "discriminator_2", "discriminator_3")]
     assert all((reference / name).is_file() for name in names)
     assert cv2.imread(str(reference / "previews/0000012.png"), cv2.IMREAD_GRAYSCALE).shape == (128, 96)
     held = checkpointed(reference, 12)
@@ -339,7 +354,7 @@ def test_resumed_run_is_bit_identical(reference, tmp_path):
     run = shutil.copytree(reference, tmp_path / "run")
     for newer in ("ckpt-11", "ckpt-12"):
         shutil.rmtree(run / "checkpoints" / newer, ignore_errors=True)
-    train_dlss(QUICK, run, resume=True)
+    train_dlss(AVERAGED, run, resume=True)
     check_runs_equal(reference, run)
 
 
@@ -368,9 +383,9 @@ def test_more_than_one_device_is_refused_in_one_line(tmp_path):
 
 def test_what_is_wrong_is_said_before_anything_is_made(reference, tmp_path, capsys):
     with pytest.raises(FileExistsError, match="--resume"):
-        train_dlss(QUICK, reference)
+        train_dlss(AVERAGED, reference)
     with pytest.raises(ValueError, match="loss_scale: 200.0 -> 100.0"):
-        train_dlss(replace(QUICK, loss_scale=100.0), reference, resume=True)
+        train_dlss(replace(AVERAGED, loss_scale=100.0), reference, resume=True)
     assert main(["train", "dlss", *FLAGS, "--data", str(tmp_path / "none"), "--out", str(tmp_path / "run")]) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1 and "none" in said[0] and not (tmp_path / "run").exists()
