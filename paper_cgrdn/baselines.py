@@ -1,0 +1,76 @@
+"""What CGRDN must beat: classical filters, each with its strength tuned on simulated pairs of the modality.
+
+A strength k is relative to the noise that is estimated in the image itself, so that one k serves all doses. Images are distorted ones in any units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from importlib.util import find_spec
+
+import cv2
+import numpy as np
+from scipy.ndimage import median_filter
+from scipy.signal import wiener
+
+from common.classical import anscombe, estimate_noise, gaussian, inverse_anscombe, nonlocal_means, signal_dependent_noise
+
+SPAN = (0.001, 0.999)  # quantiles that become 0 and 1 before filtering: common.classical's strengths are for such images
+
+
+def in_unit_range(method: Callable) -> Callable:
+    """A filter for images in about [0, 1] as one for images in any units."""
+
+    def filtered(image: np.ndarray, k: float) -> np.ndarray:
+        low, high = np.quantile(image, SPAN)
+        span = max(high - low, np.finfo(np.float32).tiny)
+        return method(((image - low) / span).astype(np.float32), k) * span + low
+
+    return filtered
+
+
+def _median(image, k):
+    side = 2 * round(k * 10 * estimate_noise(image) ** 0.5) + 1
+    return median_filter(image, side, mode="mirror")
+
+
+def _wiener(image, k):
+    """The locally adaptive filter of Lim (1990), 5 x 5 pixels, k times the estimated noise."""
+    noise = max(k * estimate_noise(image), 1e-6)
+    return wiener(np.pad(image, 2, "reflect"), 5, noise**2)[2:-2, 2:-2].astype(np.float32)
+
+
+def _bm3d(image, k):
+    """Dabov et al. (2007) behind the generalised Anscombe transform, of k times the estimated noise."""
+    from bm3d import bm3d
+
+    gain, offset = signal_dependent_noise(image)
+    stable = anscombe(image, gain, offset).astype(np.float32)
+    sigma = estimate_noise(stable)
+    return inverse_anscombe(bm3d(stable, k * sigma).astype(np.float32), gain, offset) if sigma > 1e-6 else image
+
+
+METHODS: dict[str, tuple[Callable, tuple[float, ...]]] = {  # name -> (filter of (image, k), candidates for k)
+    "Gaussian": (in_unit_range(lambda image, k: gaussian(image, 1, k)), (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.4)),
+    "median": (in_unit_range(_median), (0.0, 0.1, 0.2, 0.3, 0.45, 0.6)),
+    "Wiener": (in_unit_range(_wiener), (0.5, 0.8, 1.0, 1.3, 1.7, 2.3)),
+    "non-local means": (in_unit_range(lambda image, k: nonlocal_means(image, 1, k, stabilise=False)), (0.4, 0.6, 0.8, 1.0, 1.3)),
+    "non-local means, stabilised": (in_unit_range(lambda image, k: nonlocal_means(image, 1, k)), (0.4, 0.6, 0.8, 1.0, 1.3)),
+}
+if find_spec("bm3d"):  # not among the requirements
+    METHODS["BM3D, stabilised"] = in_unit_range(_bm3d), (0.6, 0.8, 1.0, 1.3, 1.7)
+
+
+def tune(pairs: Iterable[tuple[np.ndarray, np.ndarray]], score: Callable, methods: Iterable[str] = METHODS) -> dict[str, float]:
+    """Method -> the k of its candidates with the best mean `score(target, image)` over (distorted, target) pairs, which should serve nothing else."""
+    pairs, found = list(pairs), {}
+    for name in methods:
+        method, candidates = METHODS[name]
+        found[name] = max(candidates, key=lambda k, method=method: float(np.mean([score(target, method(image, k)) for image, target in pairs])))
+    return found
+
+
+def oracle_gaussian(image: np.ndarray, target: np.ndarray, sigmas: Iterable[float] = tuple(np.geomspace(0.3, 8, 20))) -> np.ndarray:
+    """The Gaussian-filtered image that is closest to the target: more than any tuning can know."""
+    found = [image, *(cv2.GaussianBlur(np.float32(image), (0, 0), sigma) for sigma in sigmas)]
+    return min(found, key=lambda blurred: float(np.mean((blurred - target) ** 2)))

@@ -1,0 +1,211 @@
+"""CGRDN's evaluation: scores by hand, fair pairs, what is left out, experiments with restorers whose answer is known, and the whole command."""
+
+import json
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+
+from common import paper
+from common.__main__ import main
+from common.micrograph import Micrograph, save_micrograph
+from paper_cgrdn import Config
+from paper_cgrdn.baselines import METHODS, oracle_gaussian, tune
+from paper_cgrdn.evaluate import INPUT, NETWORK, Restorer, arrays, best, damaged, measure, modality_of, psnr, recorded, score_items, simulated, ssim
+from paper_cgrdn.experiments import column_items, frames_of, hallucination_items, registered, series_items
+from tests.helpers import publish_untrained
+
+CONFIG = Config.tiny()
+PLAIN = {"Gaussian": 0.3, "median": 0.3}
+
+
+def same(image):
+    return image
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return simulated(CONFIG, "hrstem", "test", 0, 64, 3)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return publish_untrained(paper("cgrdn"), CONFIG, tmp_path_factory.mktemp("weights"))
+
+
+# --- Scores ---
+
+
+def test_psnr_has_the_targets_range_for_its_peak():
+    target = np.zeros((16, 16))
+    target[0, 0] = 50
+    assert psnr(target, target + 5) == pytest.approx(20)
+    assert psnr(7 * target - 3, 7 * (target + 5) - 3) == pytest.approx(20)
+    assert psnr(target, target) == pytest.approx(120)
+    assert ssim(target + np.eye(16), target + np.eye(16)) == pytest.approx(1)
+
+
+def test_simulated_pairs_are_those_of_a_seed_and_never_identities(pairs):
+    again = simulated(CONFIG, "hrstem", "test", 0, 64, 2)
+    for one, other in zip(pairs, again, strict=False):
+        np.testing.assert_array_equal(one.distorted, other.distorted)
+    assert all(not np.array_equal(pair.distorted, pair.target) for pair in pairs)
+    tuning = simulated(CONFIG, "hrstem", "tuning", 0, 64, 2)
+    assert not np.array_equal(pairs[0].target, tuning[0].target)
+
+
+def test_measure_scores_all_on_the_same_target(pairs):
+    targets = iter([pair.target for pair in pairs])
+    found = measure(lambda image: next(targets), pairs, PLAIN, "test")
+    assert set(found["psnr"]) == {INPUT, NETWORK, *PLAIN}
+    np.testing.assert_allclose(found["psnr"][NETWORK], 120)
+    np.testing.assert_allclose(found["error"][NETWORK], 0)
+    for k, pair in enumerate(pairs):
+        assert found["psnr"][INPUT][k] == pytest.approx(psnr(pair.target, pair.distorted))
+        assert found["psnr"]["Gaussian"][k] == pytest.approx(psnr(pair.target, METHODS["Gaussian"][0](pair.distorted, 0.3)))
+    assert best(found) in PLAIN
+    items = score_items("x: ", found)
+    gain = items["x: PSNR gain over the best tuned classical method"]
+    assert gain["value"] == pytest.approx(np.mean(120 - found["psnr"][best(found)])) and gain["worse"] == 0
+
+
+def test_strengths_may_differ_from_pair_to_pair(pairs):
+    tables = [{"Gaussian": k} for k in (0.0, 0.3, 1.0)]
+    found = measure(same, pairs, tables, "test")
+    np.testing.assert_allclose(found["psnr"]["Gaussian"][0], found["psnr"][INPUT][0], rtol=1e-5)
+    assert found["psnr"]["Gaussian"][2] == pytest.approx(psnr(pairs[2].target, METHODS["Gaussian"][0](pairs[2].distorted, 1.0)))
+
+
+# --- Classical methods ---
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_classical_methods_follow_gain_and_offset_and_remove_noise(name):
+    rng = np.random.default_rng(0)
+    clean = np.kron(rng.uniform(20, 60, (6, 6)), np.ones((12, 12)))
+    noisy = rng.poisson(clean).astype(np.float32)
+    method, candidates = METHODS[name]
+    k = tune([(noisy, clean)], psnr, [name])[name]
+    assert k in candidates and k == max(candidates, key=lambda k: psnr(clean, method(noisy, k)))
+    assert psnr(clean, method(noisy, k)) > psnr(clean, noisy) + 1
+    np.testing.assert_allclose(method(250 * noisy + 1000, k), 250 * method(noisy, k) + 1000, rtol=2e-2)
+
+
+def test_nothing_is_filtered_where_there_is_no_noise():
+    ramp = np.add.outer(np.arange(40.0), np.arange(40.0)).astype(np.float32)
+    for name in ("Gaussian", "median", "non-local means"):
+        np.testing.assert_allclose(METHODS[name][0](ramp, 0.4), ramp, atol=1.0)
+
+
+def test_oracle_gaussian_is_the_best_of_its_candidates():
+    rng = np.random.default_rng(1)
+    clean = cv2.GaussianBlur(rng.normal(size=(64, 64)).astype(np.float32), (0, 0), 4)
+    noisy = clean + 0.3 * clean.std() * rng.standard_normal(clean.shape).astype(np.float32)
+    assert psnr(clean, oracle_gaussian(noisy, clean)) >= max(psnr(clean, noisy), psnr(clean, cv2.GaussianBlur(noisy, (0, 0), 2.0)) - 0.2)
+
+
+# --- Recorded images ---
+
+
+def test_recorded_images_with_noise_of_their_own_are_halved_or_left_out(tmp_path):
+    rng = np.random.default_rng(2)
+    smooth = cv2.GaussianBlur(rng.normal(size=(200, 200)).astype(np.float32), (0, 0), 8)
+    smooth = 100 + 50 * smooth / smooth.std()
+    for name, noise in (("quiet", 1), ("loud", 25), ("deaf", 200)):
+        save_micrograph(tmp_path / f"{name}.tif", Micrograph((smooth + noise * rng.standard_normal(smooth.shape)).astype(np.float32)))
+    (tmp_path / "broken.tif").write_bytes(b"II*\0nothing")
+    crops, notes = recorded(tmp_path, 64)
+    names = {name.split(" at")[0] for name, _ in crops}
+    assert names == {"quiet.tif", "loud.tif"} and len(crops) == 3  # two crops of the whole, one of the halved 100 x 100
+    told = {note.split(":")[0] for note in notes}
+    assert {"loud.tif", "deaf.tif", "broken.tif"} <= told and "quiet.tif" not in told
+    pairs = damaged(crops, replace(CONFIG, modalities=("lrtem", "hrstem")), 0)
+    for k, ((_, crop), pair) in enumerate(zip(crops, pairs, strict=True)):
+        drawn = dict(pair.draws)
+        assert 2 <= drawn["counting"]["electrons"] <= 200 and not {"identity", "warp"} & drawn.keys()
+        assert ("probe_blur" in drawn) == (modality_of(k, replace(CONFIG, modalities=("lrtem", "hrstem"))) == "hrstem")
+        assert np.corrcoef(pair.target.ravel(), crop.ravel())[0, 1] > 0.8
+    with pytest.raises(ValueError, match="holds no micrograph"):
+        recorded(tmp_path, 512)
+
+
+# --- Experiments ---
+
+
+def test_columns_of_a_restorer_that_does_nothing_and_of_one_that_knows():
+    items = column_items(same, 0, 3)
+    for name, entry in items.items():
+        assert entry["value"] == entry["baseline"], name
+    raw = [items[f"columns at {dose:g} electrons per pixel: position, std"]["value"] for dose in (5.0, 20.0, 100.0)]
+    assert raw[0] / raw[1] == pytest.approx(2, rel=0.15) and raw[1] / raw[2] == pytest.approx(5**0.5, rel=0.15)  # counting: one over the root of the dose
+    smoothed = column_items(lambda image: cv2.GaussianBlur(image, (0, 0), 1.0), 0, 3)
+    assert smoothed["columns at 5 electrons per pixel: position, std"]["value"] < raw[0]
+
+
+def test_made_up_lattices_and_filled_vacancies_are_seen():
+    honest = hallucination_items(same, 0, 3)
+    noise, vacancy = honest.values()
+    assert noise["value"] == noise["baseline"] < 22 and abs(vacancy["value"]) < 0.25
+    rows, columns = np.mgrid[:256, :256]
+    noise, vacancy = hallucination_items(lambda image: image + 10 * np.sin(rows / 2) * np.sin(columns / 2), 0, 2).values()
+    assert noise["value"] > 50 * noise["baseline"] / 20
+
+
+def test_series(tmp_path):
+    """Frames of one object that drifts: shifts are found, and what averages noise away comes closer to the other frames."""
+    rng = np.random.default_rng(3)
+    big = cv2.GaussianBlur(rng.normal(size=(160, 160)).astype(np.float32), (0, 0), 3)
+    big = 100 + 30 * big / big.std()
+    shifts = [(0, 0), (2, -3), (1, 4), (-2, 1)]
+    frames = np.stack([np.roll(big, shift, (0, 1))[16:144, 16:144] + 15 * rng.standard_normal((128, 128)) for shift in shifts]).astype(np.float32)
+    found = registered(frames, frames[0])
+    assert all(np.std((frame - found[0])[20:-20, 20:-20]) < 1.15 * 15 * 2**0.5 for frame in found)  # noise alone is left
+    path = tmp_path / "series.tif"
+    tifffile.imwrite(path, frames, photometric="minisblack")
+    assert frames_of(path).shape == (4, 128, 128)
+    items = {name.split(": ")[1]: entry["value"] for name, entry in series_items(lambda image: cv2.GaussianBlur(image, (0, 0), 1.5), path).items()}
+    assert items["restored"] < 0.65 * items["the frame"] and items["best Gaussian"] < items["the frame"]
+    tifffile.imwrite(tmp_path / "two.tif", frames[:2], photometric="minisblack")
+    with pytest.raises(ValueError, match="at least three"):
+        frames_of(tmp_path / "two.tif")
+
+
+# --- The command ---
+
+
+def test_writes_everything(weights, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    smooth = cv2.GaussianBlur(np.random.default_rng(4).uniform(size=(80, 80)).astype(np.float32), (0, 0), 3)
+    save_micrograph(folder / "one.tif", Micrograph(smooth))
+    flags = "--images 2 --side 64 --tuning-images 1 --alone 1 --draws 2".split()
+    assert main(["evaluate", "cgrdn", "--weights", str(weights), "--data", str(folder), *flags, "--out", str(tmp_path / "out")]) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    items = results["items"]
+    for name in ("hrstem: PSNR gain over the distorted image", "lrtem: PSNR gain over the best tuned classical method", "R: PSNR",
+                 "all modalities: PSNR gain over the best tuned classical method", "hrstem: PSNR, displacement alone", "lrtem: PSNR, xray_hits alone",
+                 "columns at 20 electrons per pixel: position, rmse", "vacancy: signal over that of occupied sites"):  # fmt: skip
+        assert np.isfinite(items[name]["value"]), name
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"results.json", "scores.csv", "distortions.csv", "recorded.csv", "examples.png"}
+    assert set(results["classical"]) == set(CONFIG.modalities)
+
+
+@pytest.mark.parametrize(("flags", "message"), [(["--side", "65"], "even"), (["--images", "0"], "images"), (["--data", "nowhere"], "nowhere")])
+def test_bad_input_is_one_line(weights, tmp_path, capsys, flags, message):
+    quick = "--images 1 --side 64 --tuning-images 1 --alone 0 --draws 0".split()
+    assert main(["evaluate", "cgrdn", "--weights", str(weights), *quick, *flags, "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and message in said[0] and not (tmp_path / "out").exists()
+
+
+def test_a_restorer_restores_as_restoring_does(weights):
+    from common import restore
+
+    image = np.random.default_rng(5).gamma(4, 10, (64, 96)).astype(np.float32)
+    np.testing.assert_allclose(Restorer.load(str(weights))[0](image), restore(image, "cgrdn", weights=weights), rtol=1e-4)
+
+
+def test_arrays(pairs):
+    np.testing.assert_array_equal(arrays(pairs)[1][1], pairs[1].target)
