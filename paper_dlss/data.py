@@ -20,7 +20,7 @@ import numpy as np
 import tifffile
 from tqdm import tqdm
 
-from common.data import SimulatedImages, dihedral, example_rng, image_files, magnified
+from common.data import SimulatedImages, dihedral, example_rng, image_files, intensity_range, magnified
 from common.micrograph import Micrograph, load_micrograph
 from common.papers import Paper
 from common.reading.guards import Log
@@ -276,12 +276,17 @@ def at_step(paper: Paper, step: int) -> Paper:
 def statistics(images, dtype="float32"):
     """The least and largest sample of each scan, (batch, 1, 1, 2) float32: the network restores on the scale of its samples. images: (batch, n, m, 1) raw.
 
+    Samples further beyond the 0.1 and 99.9 % quantiles than these are apart do not count: one hot sample must not leave the rest in a corner of the scale. It
+    then enters the network outside [0, 1].
     A uniform scan of value v gets a narrow range around v, so that it enters the network as 0.5, as in training, and comes back as v.
     """
     from keras import ops
 
     images = ops.cast(images, "float32")
-    low, high = ops.min(images, axis=(1, 2, 3), keepdims=True), ops.max(images, axis=(1, 2, 3), keepdims=True)
+    quantiles = intensity_range(images)
+    dark, bright = quantiles[..., :1], quantiles[..., 1:]
+    low = ops.maximum(ops.min(images, axis=(1, 2, 3), keepdims=True), dark - (bright - dark))
+    high = ops.minimum(ops.max(images, axis=(1, 2, 3), keepdims=True), bright + (bright - dark))
     size = ops.maximum(ops.abs(low), ops.abs(high))
     around = ops.where(high - low <= 1e-6 * size, ops.where(size > 0, size / 4096, 0.5), 0.0)
     return ops.concatenate([low - ((high + around) - high), high + around], axis=-1)  # to the last bit as far below as above

@@ -42,6 +42,24 @@ def test_a_scan_enters_the_network_by_repetition():
         np.testing.assert_allclose(back[:, (step - 1) // 2 :: step, (step - 1) // 2 :: step], raw, rtol=1e-6)
 
 
+def test_a_hot_sample_does_not_set_the_scale():
+    """Samples beyond the quantiles by more than these are apart do not count; all others do, and a few bright ones on a flat ground are no outliers."""
+    paper, rng = PAPER.at_step(5), np.random.default_rng(1)
+    quiet = rng.normal(100, 10, (1, 120, 90, 1)).astype(np.float32)
+    hot = quiet.copy()
+    hot[0, 40, 40], hot[0, 80, 7] = 4000, -900
+    state, marred = (np.ravel(paper.statistics(raw)) for raw in (quiet, hot))
+    np.testing.assert_allclose(state, [quiet.min(), quiet.max()], rtol=1e-6)
+    dark, bright = np.quantile(quiet, (0.001, 0.999))
+    np.testing.assert_allclose(marred, [2 * dark - bright, 2 * bright - dark], atol=6)
+    assert np.std(np.asarray(paper.prepare(hot, marred.reshape(1, 1, 1, 2)))[0, :100]) > 0.3 * np.std(
+        np.asarray(paper.prepare(quiet, state.reshape(1, 1, 1, 2)))
+    )
+    few = np.zeros((1, 120, 90, 1), np.float32)
+    few[0, 50:53, 50:52] = 7
+    np.testing.assert_array_equal(np.ravel(paper.statistics(few)), [0, 7])
+
+
 @pytest.mark.parametrize("value", [0.0, 1.0, 255.0, -40000.0, 65535.0, 1e-12, -3.7e7, 1e30, 1.9999999])
 def test_uniform_scans(value):
     """Mid-grey to the network, and back to the value even if the network errs by a percent."""
