@@ -5,6 +5,7 @@ The rule that everything rests on: example i is a pure function of (seed, i). A 
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -128,6 +129,11 @@ def image_files(folder: str | Path) -> list[Path]:
     if not files:
         raise ValueError(f"{folder} holds no image; expected files such as .tif, .png or .dm4")
     return files
+
+
+def listing_hash(folder: Path, files: list[Path]) -> str:
+    """SHA-256 of names and sizes: whether a folder still holds what it held."""
+    return hashlib.sha256("\n".join(f"{f.relative_to(folder).as_posix()} {f.stat().st_size}" for f in files).encode()).hexdigest()
 
 
 class FolderImages(Sequence):

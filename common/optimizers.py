@@ -9,18 +9,17 @@ class ScheduledAdam(keras.optimizers.Adam):
     """Keras' Adam with epsilon 1e-8 (TensorFlow 1's), whose beta_1 may depend on the number of updates made, and whose rate may differ between variables.
 
     beta_1: a number, or a function of `iterations`. factors: path of a variable -> factor of its learning rate, 1 where it is not named.
-    The moments' bias is corrected by 1 - beta_1^t with the present beta_1: Keras' formula, and no correction any more once a plateau of steps has passed.
+    The moments' bias is corrected by 1 - beta_1^t with the present beta_1: Keras' formula, and no correction any more after some hundred steps.
     """
 
     def __init__(self, learning_rate, beta_1=0.9, factors: dict[str, float] | None = None, epsilon: float = 1e-8, **kwargs):
         super().__init__(learning_rate, beta_1=beta_1, epsilon=epsilon, **kwargs)
-        self.factors = factors or {}
+        self.schedule, self.factors = beta_1, factors or {}
 
     def apply(self, grads, trainable_variables=None):
-        given = self.beta_1
-        self.beta_1 = given(self.iterations) if callable(given) else given  # once for all variables: Keras asks for it in each one's update
+        if callable(self.schedule):
+            self.beta_1 = self.schedule(self.iterations)  # once for all variables: Keras asks for it in each one's update
         super().apply(grads, trainable_variables)
-        self.beta_1 = given
 
     def build(self, variables):
         super().build(variables)

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,6 +89,17 @@ def update_average(average, network, decay: float) -> None:
     """Exponential moving average of all variables: a <- decay a + (1 - decay) w."""
     for a, w in zip(average.variables, network.variables, strict=True):
         a.assign(a * decay + w * (1.0 - decay) if "float" in str(w.dtype) else w)
+
+
+def step_key(seed: int, stream: str, step):
+    """A key for TensorFlow's stateless random numbers that belongs to a step: streams of other names are independent."""
+    key = (zlib.crc32(stream.encode()) & 0x7FFFFFFF) << 32 | seed
+    return tf.stack([tf.constant(key, tf.int64), tf.cast(step, tf.int64)])
+
+
+def uniform(seed: int, stream: str, step, shape: tuple[int, ...]):
+    """Numbers in [0, 1) that belong to a step: a pure function of (seed, stream, step)."""
+    return tf.random.stateless_uniform(shape, step_key(seed, stream, step), alg="philox")
 
 
 def weighted_sum(terms: dict) -> tuple:

@@ -272,7 +272,7 @@ for name, image in (("as recorded", lambda x: x), ("restored", restore)):
 # 1. (easy) In section 1, replace the Poisson numbers by Gaussian ones of the same variance. At which dose can you tell, and how?
 # 2. (easy) Which of the distortions of section 2 would survive averaging a hundred frames? *Hint:* which are the same in every frame?
 # 3. (medium) Estimate the lifetime of the detector from one frame of pure noise with `response`. *Hint:* autocorrelation along the stream.
-# 4. (medium) Train with `weights="C"`, plain L1, on the same steps. Which mistakes of section 5 grow? *Hint:* look at contrast and mean.
+# 4. (medium) Train with `loss_weights="C"`, plain L1, on the same steps. Which mistakes of section 5 grow? *Hint:* look at contrast and mean.
 # 5. (medium) Feed the network the same crystal turned by 90°. Should the answer be the turned one? Is it? *Hint:* which way do streaks run?
 # 6. (hard) Leave `medley` and `crystal` out of the training pictures. What does pure noise become now? *Hint:* `data.PICTURES`.
 # 7. (hard) Write a distortion of your own microscope: a function, a range, a probability, and a test of its moments. *Hint:* `paper_cgrdn/scanning.py`.

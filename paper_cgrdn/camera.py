@@ -1,6 +1,6 @@
-"""What a TEM camera does to an image: one function a step, T1 to T12 of the distortion model.
+"""What a TEM camera does to an image: one function a step, T1 to T12 of the table in this package's README.
 
-[C1] is the paper, D what its published pairs prove, F its figures, W the literature; "chosen" is ours. Images are (height, width) float32 in counts (electrons
+D is what the published pairs prove, F its figures, W the literature; "chosen" is ours. Images are (height, width) float32 in counts (electrons
 per pixel), rows first. Functions take every number of their step; only the noise itself, and where single pixels fail, are drawn here.
 """
 

@@ -1,7 +1,7 @@
 """What a restoration does to atomic columns: how well they are located and weighed, whether a vacancy survives, whether noise turns into a lattice.
 
 Positions are (row, column) in pixels of the image, pixel centres at whole numbers; a column's intensity is its volume, the sum over pixels of its Gaussian.
-The paper's own numbers and settings are not recoverable, so every choice here is ours (section 8 of its sheet: column test, hallucination tests). Columns are
+The paper's own numbers and settings are not recoverable, so every choice here is ours. Columns are
 fitted as in StatSTEM (De Backer et al., Ultramicroscopy 171 (2016) 104), a Gaussian on a constant, but each on its own and not all of them jointly.
 """
 

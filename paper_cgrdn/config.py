@@ -14,7 +14,7 @@ Modality = Literal["hrtem", "lrtem", "hrstem", "lrstem", "hrsem", "lrsem"]
 
 @dataclass(frozen=True)
 class Config:
-    """CGRDN: network, losses, data and the two stages of training. The defaults are the paper's network for high-resolution STEM."""
+    """CGRDN: network, losses, data and the two stages of training. The defaults are the published size, and the optimiser of five of the six networks."""
 
     # data
     modalities: tuple[Modality, ...] = ("hrstem",)  # the paper has one network for each [P]; several share one network, in turn
@@ -30,10 +30,10 @@ class Config:
     last_share: float = 0.1  # of the last kernel at the start, so that training begins near identity; theirs is not known
     discriminator_base: int = 64  # channels after the first convolution (C1)
     # losses
-    weights: Literal["A", "B", "C"] = "A"  # set of loss weights, see `losses.WEIGHTS`; A is the full basket (C0), C the last published script's
+    loss_weights: Literal["A", "B", "C"] = "A"  # set of loss weights, see `losses.WEIGHTS`; A is the full basket (C0), C the last published script's
     adversarial_weight: float = 5e-4  # in the second stage (C0, C1)
     deviation_floor: float = 0.1  # of standard deviations in losses (C1)
-    weight_cap: float = 10.0  # of the adaptive weight (C1)
+    weight_cap: float = 10.0  # of the adaptive weight (C1); with this floor it changes nothing
     fourier_power: float = 0.125  # n (C1)
     fourier_floor: float = 1e-9  # of |FFT| (C1)
     smoothing: float = 0.05  # real images count 1 - this for the discriminator (C1)
@@ -78,14 +78,14 @@ class Config:
 
     @classmethod
     def paper(cls) -> Config:
-        """The published network, size 9: 7,035,521 parameters, 115 billion multiply-adds for 256 x 256 pixels; about a day on a large GPU."""
+        """The published network, size 9: 7,035,521 parameters, 115 billion multiply-adds for 256 x 256 pixels."""
         return cls()
 
     @classmethod
     def small(cls) -> Config:
-        """The shipped weights: one network for all six modalities, the paper's losses on a narrow trunk, under two hours on two CPU cores."""
+        """One network for all six modalities: the paper's losses and both stages on a narrow trunk, for two CPU cores."""
         return replace(cls(), modalities=MODALITIES, side=128, specimens=1536, features=32, growth=16, dense_layers=4, dense_blocks=2, groups=2,
-                       discriminator_base=16, steps=20_000, pixel_steps=20_000, learning_rate=1e-3, adversarial_rate=1e-4, epoch=1_000,
+                       discriminator_base=16, steps=20_000, pixel_steps=18_000, learning_rate=1e-3, adversarial_rate=1e-4, epoch=1_000,
                        precision="mixed_bfloat16", checkpoint_every=1000, validate_every=1000)  # fmt: skip
 
     @classmethod

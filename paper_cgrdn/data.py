@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.data import FAMILIES, FolderImages, SimulatedImages, dihedral, example_rng, image_files, magnified
+from common.data import FolderImages, SimulatedImages, dihedral, example_rng, image_files, listing_hash, magnified
 from common.micrograph import Micrograph
 
 from .config import Config
@@ -21,43 +21,42 @@ PICTURES = {
     "hrstem": ("crystal", "lattice", "crystal", "medley"),
     "lrtem": ("medley", "medley", "phase_contrast", "section", "powder", "porous", "fibres", "grains"),
     "lrstem": ("medley", "medley", "crystal", "section", "powder", "porous", "fibres", "gold"),
+    "hrsem": ("gold", "powder", "porous", "fibres", "chip"),
+    "lrsem": ("grains", "section", "powder", "porous", "fibres", "chip", "gold", "medley"),
 }
-PICTURES["hrsem"] = PICTURES["lrsem"] = FAMILIES
 CONTRAST = (0.03, 0.7)  # standard deviation over mean of a clean patch
 SIDE = 512  # pixels of a clean picture
+FLATTEST = 1e-3  # standard deviation of a picture in [0, 1] that still shows something
+FLAT = 1e-6  # deviation over mean below which float32 tells nothing; no number in raw units, so that a x + b is restored to a y + b
+TINIEST = 1e-30  # deviation of an image of zeros
+GAUSSIAN = 0.25  # strength of `classical`, in units of the image's deviation; chosen
 
 
 # --- Clean patches ---
 
 
-class CleanPictures(Sequence):
-    """The simulated clean pictures of one modality, (512, 512) float32 in [0, 1]; picture k depends on (seed, split, modality, k) only, is kept as 16 bit."""
-
-    def __init__(self, config: Config, modality: str, split: str):
-        seed = int(example_rng(config.seed, 0, f"{split} {modality} pictures").integers(2**62))
-        count = math.ceil(config.specimens / len(config.modalities))
-        self.pictures = SimulatedImages(seed, count if split == "train" else min(count, 64), (max(SIDE, config.side),) * 2, PICTURES[modality])
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def __getitem__(self, k: int) -> np.ndarray:
-        return self.pictures[k]
-
-
 def sources(config: Config, split: str = "train", data: Path | None = None) -> dict[str, Sequence[np.ndarray]]:
-    """Modality -> clean pictures in [0, 1]: simulated, or of a folder of clean images for all modalities alike."""
+    """Modality -> clean pictures in [0, 1]: simulated, `config.specimens` in all, or of a folder of clean images for all modalities alike.
+
+    Picture k of a modality depends on (seed, split, modality, k) only; splits, whatever their names, share none.
+    """
     if data is not None:
         folder = FolderImages(data, config.side)
         return dict.fromkeys(config.modalities, folder)
-    return {modality: CleanPictures(config, modality, split) for modality in config.modalities}
+    count = math.ceil(config.specimens / len(config.modalities))
+    found = {}
+    for modality in config.modalities:
+        seed = int(example_rng(config.seed, 0, f"{split} {modality} pictures").integers(2**62))
+        found[modality] = SimulatedImages(seed, count, (max(SIDE, config.side),) * 2, PICTURES[modality])
+    return found
 
 
 def describe_data(config: Config, data: Path | None) -> dict:
     """What `sources` draws from, for config.json."""
     if data is None:
         return {"simulated specimens": config.specimens}
-    return {"clean": {"folder": str(data), "images": len(image_files(data))}}
+    files = image_files(data)
+    return {"clean": {"folder": str(data), "images": len(files), "sha256": listing_hash(Path(data), files)}}
 
 
 def clean_patch(picture: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
@@ -69,10 +68,11 @@ def clean_patch(picture: np.ndarray, side: int, rng: np.random.Generator) -> np.
 
 
 def with_contrast(picture: np.ndarray, contrast: float) -> np.ndarray:
-    """An affine map of a picture to mean 1 and this deviation, clipped at 0 and brought back to mean 1; float32. Flat pictures become 1."""
+    """An affine map of a picture in [0, 1] to mean 1 and this deviation, clipped at 0 and brought back to mean 1; float32. Flat pictures become 1: the steps of
+    their 16-bit codes are no texture."""
     picture = np.asarray(picture, np.float64)
     deviation = picture.std()
-    if deviation <= 1e-6 * max(abs(picture.mean()), 1e-12):
+    if deviation < FLATTEST:
         return np.ones(picture.shape, np.float32)
     signal = np.maximum(1 + contrast * (picture - picture.mean()) / deviation, 0)
     return (signal / signal.mean()).astype(np.float32)
@@ -85,7 +85,7 @@ def with_contrast(picture: np.ndarray, contrast: float) -> np.ndarray:
 class Pairs:
     """`pairs(i)` gives (distorted, target), both (side, side, 1) float32 and standardised by the *distorted* image's mean and deviation (C1).
 
-    stream: "train", where modality and picture are drawn; in others modalities take turns, and example i is always of the same.
+    stream: "train", where modality and picture are drawn; in others modalities take turns, and no pair is an identity, which has nothing to gain.
     """
 
     config: Config
@@ -101,10 +101,11 @@ class Pairs:
         """Pair i in counts, with the record of all that was drawn."""
         rng = example_rng(self.config.seed, index, self.stream)
         modalities = self.config.modalities
-        modality = modalities[int(rng.integers(len(modalities))) if self.stream == "train" else index % len(modalities)]
+        training = self.stream == "train"
+        modality = modalities[int(rng.integers(len(modalities))) if training else index % len(modalities)]
         pictures = self.sources[modality]
         clean = clean_patch(pictures[int(rng.integers(len(pictures)))], self.config.side, rng)
-        return distort(clean, RECIPES[modality], rng)
+        return distort(clean, RECIPES[modality], rng, identity=training)
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -112,25 +113,23 @@ class Pairs:
 
 
 def moments(image: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation of an image as `statistics` takes them; 1 for the latter where all pixels are alike."""
+    """Mean and standard deviation of an image as `statistics` takes them."""
     mean, deviation = float(image.mean(dtype=np.float64)), float(image.std(dtype=np.float64))
-    return mean, deviation if deviation > FLAT * abs(mean) else 1.0
+    return mean, max(deviation, FLAT * abs(mean), TINIEST)
 
 
 # --- What restoring asks ---
 
-FLAT = 1e-6  # deviation over mean below which an image is uniform in float32; no number in raw units, so that a x + b is restored to a y + b
-
 
 def statistics(images, dtype="float32"):
-    """Mean and standard deviation of each image, (batch, 1, 1, 2) float32. images: (batch, height, width, 1) raw."""
+    """Mean and standard deviation, at least a millionth of the mean, of each image, (batch, 1, 1, 2) float32. images: (batch, height, width, 1) raw."""
     from keras import ops
 
     images = ops.cast(images, "float32")
     mean = ops.mean(images, axis=(1, 2, 3), keepdims=True)
     mean = mean + ops.mean(images - mean, axis=(1, 2, 3), keepdims=True)  # a second look at what float32 rounded away
     deviation = ops.sqrt(ops.mean((images - mean) ** 2, axis=(1, 2, 3), keepdims=True))
-    return ops.concatenate([mean, ops.where(deviation > FLAT * ops.abs(mean), deviation, 1.0)], axis=-1)
+    return ops.concatenate([mean, ops.maximum(ops.maximum(deviation, FLAT * ops.abs(mean)), TINIEST)], axis=-1)
 
 
 def prepare(images, state):
@@ -156,11 +155,8 @@ def classical(part: np.ndarray, state: np.ndarray, noise: float) -> np.ndarray:
     return gaussian((part - mean) / deviation, 1, GAUSSIAN, noise / deviation) * deviation + mean
 
 
-GAUSSIAN = 0.25  # strength of `classical`, in units of the image's deviation
-
-
 def samples(seed: int = 0) -> list[tuple[str, Micrograph, np.ndarray]]:
-    """For the demo: (name, distorted Micrograph of 480 x 480 uint16, its truth), one of every modality, at 20 electrons per pixel."""
+    """For the demo: (name, distorted Micrograph of 480 x 480 uint8, its truth), one of every modality, at 20 electrons per pixel."""
     from common.specimens import simulate
 
     found = []
@@ -168,8 +164,8 @@ def samples(seed: int = 0) -> list[tuple[str, Micrograph, np.ndarray]]:
         family = PICTURES[modality][0]
         specimen = simulate(family, (seed, k, 55), (480, 480))
         pair = distort(with_contrast(specimen.image, 0.4), recipe, example_rng(seed, k, "demo"), dose=20.0, identity=False, warp=False)
-        low = min(pair.distorted.min(), pair.target.min())
-        gain = 60_000 / (pair.distorted.max() - low)
-        distorted, truth = (np.clip(np.round((image - low) * gain), 0, 65535).astype(np.uint16) for image in (pair.distorted, pair.target))
-        found.append((f"{modality}, {family}", Micrograph(distorted, specimen.pixel_size, source=f"simulated {family}"), truth))
+        low, high = np.quantile(pair.target, (0.001, 0.999))
+        span = 2 * (high - low)  # room for noise on both sides
+        distorted, truth = (np.round(np.clip((image - low) / span + 0.25, 0, 1) * 255).astype(np.uint8) for image in (pair.distorted, pair.target))
+        found.append((modality, Micrograph(distorted, specimen.pixel_size, source=f"simulated {family}"), truth))
     return found

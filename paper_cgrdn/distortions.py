@@ -131,7 +131,7 @@ def _displacement(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _postprocessed(x: np.ndarray, y: np.ndarray, frame: Frame, warp: bool) -> tuple[np.ndarray, np.ndarray]:
-    """7.4 but for the codes. The border is filled after x is smoothed, or smoothing would carry noise into it."""
+    """Resampling, smoothing, binning and overlays. The border is filled after x is smoothed, or smoothing would carry noise into it."""
     r, rng, outside = frame.recipe, frame.rng, None
     if frame.happens("warp") and warp:
         numbers = {"angle": frame.uniform(r.angle), "scale": frame.log(r.scale), "perspective": frame.uniform(r.perspective, 2)}

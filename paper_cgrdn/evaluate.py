@@ -1,7 +1,8 @@
 """Measure CGRDN: `python -m paper_cgrdn.evaluate --out DIR` (the same as `empapers evaluate cgrdn`).
 
 Simulated pairs of specimens that no training draws, for every modality; every distortion alone; the user's micrographs with simulated distortions added (items
-that start with "R: "); atomic columns of a known crystal; what becomes of pure noise and of a vacancy. Beside classical filters tuned on other simulated pairs.
+that start with "R: "); atomic columns of a known crystal; what becomes of pure noise, of a vacancy and of a recorded series. Beside classical filters tuned on
+other simulated pairs.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from skimage.metrics import structural_similarity
 from tqdm import tqdm
 
 from common.data import example_rng, image_files
-from common.evaluation import item, write_results, write_table
+from common.evaluation import item, paired_gain, write_results, write_table
 from common.metrics import bootstrap_interval
 from common.micrograph import load_micrograph
 from common.papers import paper
 from common.restoring import load_network
 
 from . import figures
-from .baselines import METHODS, tune
+from .baselines import HINDSIGHT, METHODS, oracle_gaussian, tune
 from .config import Config
 from .data import clean_patch, finish, prepare, sources, statistics, with_contrast
 from .distortions import Pair, distort, optional_steps
-from .experiments import column_items, hallucination_items
+from .experiments import column_items, frames_of, hallucination_items, series_items
 from .recipes import RECIPES
 
 CONVENTION = (
@@ -37,6 +38,7 @@ CONVENTION = (
     "image's standard deviation; both sides on the same target; 95 % bootstrap intervals over images"
 )
 NETWORK, INPUT = "network", "distorted"
+SCORES = ("psnr", "ssim", "error")
 DOSES = (2.0, 200.0)  # electrons per pixel, log-uniform, of distortions that are added to recorded micrographs
 NOISY = 0.05  # share of a micrograph's range above which its own noise makes it no truth
 PER_IMAGE = 2  # crops of one micrograph
@@ -47,9 +49,10 @@ def evaluate_cgrdn(
     weights: str = "small",
     seed: int = 0,
     data: Path | None = None,
+    series: Path | None = None,
     images: int = 24,
     side: int = 256,
-    tuning_images: int = 6,
+    tuning_images: int = 24,
     alone: int = 4,
     draws: int = 100,
 ) -> dict:
@@ -60,28 +63,33 @@ def evaluate_cgrdn(
         weights: a shipped name, a .weights.h5 file or a run folder.
         seed: of all simulated images and distortions.
         data: a folder of micrographs to measure on as well; distortions are added to them, and what they show counts as the truth.
+        series: a stack of frames of one object: is a restored frame closer to the mean of the others?
         images: simulated pairs of each modality.
         side: pixels of all images.
-        tuning_images: pairs of each modality on which the classical methods are tuned.
+        tuning_images: pairs of each modality, of at most 128 x 128 pixels, on which the classical methods are tuned.
         alone: images on which each distortion is measured alone; 0 leaves that out.
         draws: of noise, for the atomic columns; 0 leaves these out.
     """
-    if min(images, tuning_images) < 1 or min(alone, draws) < 0:
-        raise ValueError(f"images and tuning_images must be at least 1, alone and draws at least 0, got {images}, {tuning_images}, {alone} and {draws}")
+    if min(images, tuning_images) < 1 or alone < 0 or draws < 0 or draws == 1:
+        raise ValueError(f"images and tuning_images must be at least 1, alone 0 or more, draws 0 or from 2, got {images}, {tuning_images}, {alone}, {draws}")
     if side < 64 or side % 2:
         raise ValueError(f"side must be even and at least 64, got {side}")
     restore, config = Restorer.load(weights)
+    if config.network == "mr_unet" and side != 256:
+        raise ValueError(f"MR-UNet takes images of 256 x 256 pixels only, got side {side}")
+    frames = frames_of(series) if series is not None else None
     crops, notes = recorded(data, side) if data is not None else ([], [])
     out.mkdir(parents=True, exist_ok=True)
-    items, rows, shown, strengths = {}, [], {}, {}
+    items, rows, shown, strengths, everything = {}, [], {}, {}, []
     for modality in config.modalities:
-        strengths[modality] = tune(arrays(simulated(config, modality, "tuning", seed, side, tuning_images)), psnr)
+        strengths[modality] = tune(arrays(simulated(config, modality, "tuning", seed, min(side, 128), tuning_images)), psnr)
         pairs = simulated(config, modality, "test", seed, side, images)
         found = measure(restore, pairs, strengths[modality], modality)
         items |= score_items(f"{modality}: ", found)
         rows += table_rows(modality, found)
         shown[modality] = example(restore, pairs, found, strengths[modality])
-    items |= mean_items(items, config.modalities)
+        everything.append(found)
+    items |= score_items("all modalities: ", pooled(everything))
     if alone:
         found, more = distortion_items(restore, config, strengths, seed, side, alone)
         items |= found
@@ -93,10 +101,15 @@ def evaluate_cgrdn(
         write_table(out / "recorded.csv", [{"crop": name, **{m: round(float(v[k]), 3) for m, v in found["psnr"].items()}} for k, (name, _) in enumerate(crops)])
     if draws:
         items |= column_items(restore, seed, draws) | hallucination_items(restore, seed)
+    if frames is not None:
+        items |= series_items(restore, frames, series.name)
+    broken = [name for name, entry in items.items() if not np.isfinite([v for v in (entry["value"], entry["baseline"]) if v is not None]).all()]
+    for name in broken:
+        del items[name]
     write_table(out / "scores.csv", rows)
     figures.draw_examples(out / "examples.png", shown)
-    told = {modality: {name: k for name, k in found.items()} for modality, found in strengths.items()}
-    write_results(out, "cgrdn", str(weights), seed, items, CONVENTION, classical=told, notes={"recorded": notes, "not run": not_run()})
+    notes = {"recorded": notes, "not run": not_run(data, series), "edges": edges(strengths), "without a number": broken}
+    write_results(out, "cgrdn", str(weights), seed, items, CONVENTION, strengths=strengths, notes=notes)
     return items
 
 
@@ -126,8 +139,8 @@ class Restorer:
 
 def psnr(target: np.ndarray, image: np.ndarray) -> float:
     """10 log10(range of the target squared / mean squared error), in dB."""
-    error = np.mean((image.astype(np.float64) - target) ** 2)
-    return float(10 * np.log10(np.ptp(target).astype(np.float64) ** 2 / max(error, 1e-12 * np.ptp(target).astype(np.float64) ** 2)))
+    peak = max(float(np.ptp(target)), 1e-18) ** 2
+    return float(10 * np.log10(peak / max(np.mean((image.astype(np.float64) - target) ** 2), 1e-12 * peak)))
 
 
 def ssim(target: np.ndarray, image: np.ndarray) -> float:
@@ -138,51 +151,59 @@ def ssim(target: np.ndarray, image: np.ndarray) -> float:
 
 
 def measure(restore: Callable, pairs: Sequence[Pair], strengths, label: str) -> dict:
-    """ "psnr", "ssim", "error" -> method -> (pairs,): the distorted image, the network, and every classical method at its tuned strength.
+    """Scores of all images against the targets, name of the score -> method -> (pairs,).
 
+    "psnr", "ssim" and "error" of the distorted image, the network, and every classical method at its tuned strength; "harm": what the network does to the
+    undistorted image, its mean absolute change over its standard deviation.
     strengths: method -> k, or one such table for each pair.
     """
-    found: dict[str, dict[str, list[float]]] = {"psnr": {}, "ssim": {}, "error": {}}
+    found: dict[str, dict[str, list[float]]] = {"psnr": {}, "ssim": {}, "error": {}, "harm": {}}
     for k, pair in enumerate(tqdm(pairs, desc=label, unit="image", leave=False)):
         x, y, deviation = pair.distorted, pair.target, max(float(pair.distorted.std()), 1e-12)
         table = strengths[k] if isinstance(strengths, list) else strengths
         images = {INPUT: x, NETWORK: restore(x)} | {name: METHODS[name][0](x, strength) for name, strength in table.items()}
+        images[HINDSIGHT] = oracle_gaussian(x, y)
+        found["harm"].setdefault(NETWORK, []).append(float(np.abs(restore(y) - y).mean()) / max(float(y.std()), 1e-12))
         for name, image in images.items():
             for score, value in (("psnr", psnr(y, image)), ("ssim", ssim(y, image)), ("error", float(np.abs(image - y).mean()) / deviation)):
                 found[score].setdefault(name, []).append(value)
     return {score: {name: np.array(values) for name, values in methods.items()} for score, methods in found.items()}
 
 
-def best(found: dict) -> str:
-    """The classical method with the highest mean PSNR on these very images."""
-    return max((name for name in found["psnr"] if name not in (INPUT, NETWORK)), key=lambda name: found["psnr"][name].mean())
+def best(found: dict, score: str = "psnr") -> str:
+    """The classical method with the best mean score on these very images; the one with hindsight does not compete."""
+    rivals = [name for name in found[score] if name not in (INPUT, NETWORK, HINDSIGHT)]
+    return (min if score == "error" else max)(rivals, key=lambda name: found[score][name].mean())
+
+
+def pooled(everything: Sequence[dict]) -> dict:
+    """The scores of all modalities as one set, every modality's best classical method as one rival."""
+    scores = {score: {name: np.concatenate([found[score][name] for found in everything]) for name in (INPUT, NETWORK, HINDSIGHT)} for score in SCORES}
+    for score, methods in scores.items():
+        methods["best of each modality"] = np.concatenate([found[score][best(found, score)] for found in everything])
+    return scores | {"harm": {NETWORK: np.concatenate([found["harm"][NETWORK] for found in everything])}}
 
 
 def score_items(prefix: str, found: dict) -> dict:
-    """The network's gain over the input and over the best classical method, with intervals and the share of images made worse."""
-    items, rival = {}, best(found)
-    for other, name in ((INPUT, "the distorted image"), (rival, "the best tuned classical method")):
-        gain = found["psnr"][NETWORK] - found["psnr"][other]
-        more = {"method": rival} if other == rival else {}
-        items[f"{prefix}PSNR gain over {name}"] = item(float(gain.mean()), "dB", 0.0, 6.51 if rival.startswith("BM3D") and other == rival else None, len(gain),
-                                                       bootstrap_interval(gain), worse=float(np.mean(gain < 0)), **more)  # fmt: skip
-    items[f"{prefix}PSNR"] = item(float(found["psnr"][NETWORK].mean()), "dB", float(found["psnr"][rival].mean()), None, len(gain))
-    gain = found["ssim"][NETWORK] - found["ssim"][rival]
-    items[f"{prefix}SSIM gain over the best tuned classical method"] = item(float(gain.mean()), "", 0.0, None, len(gain), bootstrap_interval(gain))
-    items[f"{prefix}error"] = item(
-        float(found["error"][NETWORK].mean()), "deviations of the distorted image", float(found["error"][rival].mean()), None, len(gain)
-    )
+    """The network's gains over the input, the best classical method (for each score its own), BM3D where it is there, and a Gaussian chosen with hindsight."""
+    items = {}
+    for score, unit in (("psnr", "dB"), ("ssim", "")):
+        ours, rival, label = found[score][NETWORK], best(found, score), score.upper()
+        items[f"{prefix}{label} gain over the best tuned classical method"] = paired_gain(ours, found[score][rival], unit) | {"method": rival}
+        items[f"{prefix}{label} gain over the distorted image"] = paired_gain(ours, found[score][INPUT], unit)
+        items[f"{prefix}{label} gain over the {HINDSIGHT}"] = paired_gain(ours, found[score][HINDSIGHT], unit)
+    bm3d = next((name for name in found["psnr"] if name.startswith("BM3D")), None)
+    if bm3d:
+        items[f"{prefix}PSNR gain over BM3D"] = paired_gain(found["psnr"][NETWORK], found["psnr"][bm3d], "dB", 6.51)
+    error, rival = found["error"][NETWORK], found["error"][best(found, "error")]
+    items[f"{prefix}error"] = item(float(error.mean()), "deviations of the distorted image", float(rival.mean()), None, len(error), bootstrap_interval(error))
+    harm = found["harm"][NETWORK]
+    items[f"{prefix}change of an undistorted image"] = item(float(harm.mean()), "of its deviation", 0.0, None, len(harm), bootstrap_interval(harm))
     return items
 
 
-def mean_items(items: dict, modalities: Sequence[str]) -> dict:
-    """The mean over modalities of the gain over the best tuned classical method of each."""
-    gains = [items[f"{modality}: PSNR gain over the best tuned classical method"]["value"] for modality in modalities]
-    return {"all modalities: PSNR gain over the best tuned classical method": item(float(np.mean(gains)), "dB", 0.0, None, len(gains))}
-
-
 def table_rows(modality: str, found: dict) -> list[dict]:
-    return [{"modality": modality, "method": name} | {score: round(float(values[name].mean()), 4) for score, values in found.items()} for name in found["psnr"]]
+    return [{"modality": modality, "method": name} | {score: round(float(found[score][name].mean()), 4) for score in SCORES} for name in found["psnr"]]
 
 
 # --- Pairs ---
@@ -285,10 +306,19 @@ def example(restore: Callable, pairs: Sequence[Pair], found: dict, strengths: di
     ]
 
 
-def not_run() -> list[str]:
-    """What the paper or its specification asks for and this evaluation does not measure."""
-    missing = [] if "BM3D, stabilised" in METHODS else ["BM3D: install the package bm3d"]
-    return [*missing, "other networks (GRDN, MR-UNet): train them with --network and evaluate their runs"]
+def edges(strengths: dict) -> list[str]:
+    """Tuned strengths at the upper end of their candidates, where a wider search might have found better ones."""
+    chosen = [(modality, name, k) for modality, found in strengths.items() for name, k in found.items()]
+    return [f"{modality}, {name}: the best strength, {k:g}, is the largest candidate" for modality, name, k in chosen if k == METHODS[name][1][-1]]
+
+
+def not_run(data: Path | None, series: Path | None) -> list[str]:
+    """What could be measured and was not."""
+    missing = [] if any(name.startswith("BM3D") for name in METHODS) else ["BM3D: install the package bm3d"]
+    missing += [] if data is not None else ["recorded micrographs: give a folder as --data"]
+    missing += [] if series is not None else ["a recorded series: give a stack as --series"]
+    missing += ["other networks (GRDN, MR-UNet): train them with --network and evaluate their runs"]
+    return [*missing, "residual autocorrelation, radial spectra, tiles against the whole"]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -20,7 +20,7 @@ from .columns import adf_crystal, fit_columns, intensity_precision, precision, r
 
 SIDE, SPACING, SIGMA, RADIUS = 256, 16.0, 2.2, 5.5  # pixels, of the crystal and of the fits: neighbours' tails then add less than 1 %
 PIXEL = 0.0125  # nm; the columns are 0.2 nm apart
-DOSES = (5.0, 20.0, 100.0)  # electrons per pixel, 3e4 to 6e5 per square angstrom
+COLUMN_DOSES = (3.0, 30.0, 300.0)  # electrons per pixel: 190 to 19,000 per square angstrom
 
 
 def column_items(restore: Callable, seed: int, draws: int) -> dict:
@@ -29,7 +29,7 @@ def column_items(restore: Callable, seed: int, draws: int) -> dict:
     Least squares is not the best estimator for counts: up to a factor of 1.33 of any gain in spread is the estimator's.
     """
     crystal, items = adf_crystal((SIDE, SIDE), SPACING, SIGMA), {}
-    for dose in DOSES:
+    for dose in COLUMN_DOSES:
         found = {"raw": [], "restored": []}
         for k in tqdm(range(draws), desc=f"columns, {dose:g} e/px", unit="draw", leave=False):
             frame = example_rng(seed, k, f"columns {dose}").poisson(dose * crystal.image).astype(np.float32)
@@ -38,7 +38,7 @@ def column_items(restore: Callable, seed: int, draws: int) -> dict:
         places = {name: precision([fit.positions for fit in fits], crystal.positions, PIXEL) for name, fits in found.items()}
         pixels = {name: precision([fit.positions for fit in fits], crystal.positions) for name, fits in found.items()}
         masses = {name: intensity_precision([fit.intensities for fit in fits], crystal.intensities) for name, fits in found.items()}
-        at = f"columns at {dose:g} electrons per pixel"
+        at = f"columns at {dose:g} electrons per pixel ({dose / (10 * PIXEL) ** 2:,.0f} per square angstrom)"
         for number, unit, table in (("rmse", "pm", places), ("bias_rms", "px", pixels), ("std", "px", pixels)):
             ours, theirs = (table[name]["overall"][number] for name in ("restored", "raw"))
             items[f"{at}: position, {number}"] = item(ours, unit, theirs, None, draws, columns=len(crystal.positions))
@@ -75,12 +75,12 @@ def hallucination_items(restore: Callable, seed: int, count: int = 20) -> dict:
 
 
 def frames_of(path: Path) -> np.ndarray:
-    """(n, height, width) float32: all frames of a stack; ValueError for fewer than three."""
-    frames = []
+    """(n, height, width) float32: all frames of a stack; ValueError for fewer than three, and where the first cannot be read."""
+    frames = [np.float32(load_micrograph(path, frame=0).data)]
     while True:
         try:
             frames.append(np.float32(load_micrograph(path, frame=len(frames)).data))
-        except (ValueError, IndexError):
+        except ValueError:  # there is no such frame
             break
     if len(frames) < 3:
         raise ValueError(f"{path} holds {len(frames)} frames; a series of at least three is needed")
@@ -107,13 +107,12 @@ def registered(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return np.stack(found)
 
 
-def series_items(restore: Callable, path: Path, border: int = 16) -> dict:
+def series_items(restore: Callable, frames: np.ndarray, label: str, border: int = 16) -> dict:
     """Each frame of a series against the mean of all others, which it does not share its noise with: root mean square distance in units of that mean's
     standard deviation, of the frame, its best Gaussian, its best non-local means (strengths chosen on these very frames) and its restoration.
 
     border: pixels around that are not compared, for frames are shifted onto each other first.
     """
-    frames = frames_of(path)
     frames = registered(frames, frames[0])
     inner = (slice(None), slice(border, frames.shape[1] - border), slice(border, frames.shape[2] - border))
     height, width = (n // 2 * 2 for n in frames.shape[1:])
@@ -128,4 +127,4 @@ def series_items(restore: Callable, path: Path, border: int = 16) -> dict:
         method, candidates = METHODS[name]
         found[f"best {name}"] = min(distance([method(frame, k) for frame in frames]) for k in candidates)
     rival = min(value for name, value in found.items() if name.startswith("best"))
-    return {f"{path.name}, distance to the mean of the others: {name}": item(value, "deviations", rival, None, len(frames)) for name, value in found.items()}
+    return {f"{label}, distance to the mean of the others: {name}": item(value, "deviations", rival, None, len(frames)) for name, value in found.items()}

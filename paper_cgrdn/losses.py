@@ -27,7 +27,7 @@ def _mean(x):
     return ops.mean(x, axis=AXES, keepdims=True)
 
 
-def _deviation(x, floor: float = 0.0):
+def deviation(x, floor: float = 0.0):
     """Standard deviation of each image, (batch, 1, 1, 1); of equal pixels it is the floor, and passes no gradient."""
     variance = ops.mean((x - _mean(x)) ** 2, axis=AXES, keepdims=True)
     return ops.sqrt(ops.maximum(variance, max(floor**2, 1e-20)))
@@ -35,7 +35,7 @@ def _deviation(x, floor: float = 0.0):
 
 def adaptive_weight(target, config: Config):
     """w, (batch, 1, 1, 1): targets whose deviation is small beside the noise count more: 1 over it, from 1 / cap upwards, no more than the cap."""
-    return ops.minimum(1 / _deviation(target, config.deviation_floor), config.weight_cap)
+    return ops.minimum(1 / deviation(target, config.deviation_floor), config.weight_cap)
 
 
 # --- Terms ---
@@ -59,16 +59,16 @@ def mlwt(y, p, floor: float = 0.1):
     """
 
     def whitened(a, b):
-        mean, deviation = _mean(a), _deviation(a, floor)
-        return (a - mean) / deviation, (b - mean) / deviation
+        mean, spread = _mean(a), deviation(a, floor)
+        return (a - mean) / spread, (b - mean) / spread
 
     a, b = whitened(y, p)
     total = 0.0
     for size, weight in zip(POOLS, POOL_WEIGHTS, strict=True):
         mean = ops.average_pool(a, size, strides=1, padding="same")
         variance = ops.average_pool((a - mean) ** 2, size, strides=1, padding="same")
-        deviation = ops.sqrt(ops.maximum(variance, floor**2))
-        total = total + weight / sum(POOL_WEIGHTS) * l1(*whitened((a - mean) / deviation, (b - mean) / deviation))
+        spread = ops.sqrt(ops.maximum(variance, floor**2))
+        total = total + weight / sum(POOL_WEIGHTS) * l1(*whitened((a - mean) / spread, (b - mean) / spread))
     return total
 
 
@@ -87,7 +87,7 @@ def mean_constraint(y, p):
 
 def std_constraint(y, p):
     """mean over the batch of |std(Y) - std(P)|."""
-    return ops.mean(ops.abs(_deviation(y) - _deviation(p)))
+    return ops.mean(ops.abs(deviation(y) - deviation(p)))
 
 
 def _differences(error, axis: int):
@@ -126,7 +126,7 @@ def terms(target, output, config: Config) -> dict:
         "gradient_x": gradient_x,
         "gradient_y": gradient_y,
     }
-    return {name: (known[name](y, p), weight) for name, weight in WEIGHTS[config.weights].items()}
+    return {name: (known[name](y, p), weight) for name, weight in WEIGHTS[config.loss_weights].items()}
 
 
 def weight_decay(network, config: Config):

@@ -1,4 +1,4 @@
-"""What happens to recorded images before they are stored (section 7.4 of the distortion model): x is a distorted image, y its target.
+"""What happens to recorded images before they are stored (the last steps of the table in this package's README): x is a distorted image, y its target.
 
 Both are (height, width) float32 in counts until `codes`. D is what the published pairs prove, F the paper's figures, "chosen" is ours.
 """

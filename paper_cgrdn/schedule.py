@@ -19,7 +19,7 @@ def warm_up(epoch: int) -> int:
 
 
 @registered
-class Rate(keras.optimizers.schedules.LearningRateSchedule):
+class StaircaseRate(keras.optimizers.schedules.LearningRateSchedule):
     """Update (from 0) -> rate: linear from 1e-4 `rate` to `rate` in the warm-up, then rate decay^e in epoch e of `epoch` steps, with a short ramp between."""
 
     def __init__(self, rate: float, epoch: int, decay: float):

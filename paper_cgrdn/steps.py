@@ -167,6 +167,8 @@ CAMERA = {
     "dead_pixels": _dead_pixels,
 } | ENDING
 SCAN = {
+    "charging": _charging,
+    "intensity_drift": _intensity_drift,
     "response": _response,
     "pmt_noise": _pmt_noise,
     "readout": _readout,
@@ -175,6 +177,4 @@ SCAN = {
     "hum": _hum,
     "hot_pixels": _hits,
     "dead_pixels": _dead_pixels,
-    "charging": _charging,
-    "intensity_drift": _intensity_drift,
 } | ENDING

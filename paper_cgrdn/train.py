@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,15 @@ from keras import ops
 from common.data import batches
 from common.optimizers import ScheduledAdam
 from common.precision import building, guarded
-from common.training import Trainer, minimise, train, update_average, weighted_sum
+from common.training import Run, Trainer, minimise, step_key, train, uniform, update_average, weighted_sum
 
 from . import losses
+from .baselines import oracle_gaussian
 from .config import Config
 from .data import Pairs, describe_data, sources
 from .discriminator import build_discriminator
 from .generator import build_generator
-from .schedule import Rate, rising_beta
+from .schedule import StaircaseRate, rising_beta
 
 
 class CGRDN(Trainer):
@@ -45,7 +47,7 @@ class CGRDN(Trainer):
             ("adam_adversarial", generator, config.adversarial_rate, config.beta_1, {"global_clipnorm": config.clip_norm}),
             ("adam_discriminator", judge, config.discriminator_rate, config.discriminator_beta, {}),
         ):
-            schedule, beta = Rate(rate, config.epoch, config.rate_decay), rising_beta(beta_1, config.epoch)
+            schedule, beta = StaircaseRate(rate, config.epoch, config.rate_decay), rising_beta(beta_1, config.epoch)
             solvers[name] = guarded(ScheduledAdam(schedule, beta, epsilon=config.epsilon, **more), config.precision)
             solvers[name].build(network.trainable_variables)
         state = {"steps": tf.Variable(0, dtype=tf.int64, trainable=False)}
@@ -60,12 +62,16 @@ class CGRDN(Trainer):
         generator, judge, adversarial = self.networks["raw"], self.networks["discriminator"], kind == "adversarial"
         made = {}
 
+        def judged(output):
+            """Scores of target and output, in one pass: batch normalisation sees both."""
+            both = ops.concatenate([distorted, distorted]), ops.concatenate(self.noisy(target, output))
+            return ops.split(judge(list(both), training=True), 2)
+
         def objective():
             output = made["output"] = generator(distorted, training=True)
             terms = losses.terms(target, output, config) | {"decay": (losses.weight_decay(generator, config), 1.0)}
             if adversarial:
-                on_real, on_fake = (judge([distorted, candidate], training=False) for candidate in self.noisy(target, output))
-                terms["L_adv"] = losses.adversarial(on_real, on_fake), config.adversarial_weight
+                terms["L_adv"] = losses.adversarial(*judged(output)), config.adversarial_weight
             total, logs = weighted_sum(terms)
             return total, logs | {"error": losses.l1(target, output)}
 
@@ -73,7 +79,7 @@ class CGRDN(Trainer):
         if adversarial:
 
             def judgement():
-                on_real, on_fake = (judge([distorted, candidate], training=True) for candidate in self.noisy(target, ops.stop_gradient(made["output"])))
+                on_real, on_fake = judged(ops.stop_gradient(made["output"]))
                 loss = losses.discriminator(on_real, on_fake, config.smoothing)
                 return loss, {"L_D": loss, "D_real": ops.mean(on_real), "D_fake": ops.mean(on_fake)}
 
@@ -84,48 +90,47 @@ class CGRDN(Trainer):
 
     def noisy(self, target, output) -> tuple:
         """Instance noise: in half of all batches target and output get Gaussian noise of their own, sigma = max(0.01, std(y)) U(0.001, 0.1) of each image."""
-        chance, (batch, height, width, _) = self.draws("coin", ()), ops.shape(target)
-        share = 0.001 + 0.099 * self.draws("sigma", (batch, 1, 1, 1))
-        sigma = ops.where(chance < self.config.instance_noise, share * losses._deviation(target, 0.01), 0.0)
-        shape = (2, batch, height, width, 1)
-        normal = tf.random.stateless_normal(shape, self.key("noise"), alg="philox")
+        seed, step = self.config.seed, self.state["steps"]
+        share = 0.001 + 0.099 * uniform(seed, "sigma", step, (target.shape[0], 1, 1, 1))
+        sigma = ops.where(uniform(seed, "coin", step, ()) < self.config.instance_noise, share * losses.deviation(target, 0.01), 0.0)
+        normal = tf.random.stateless_normal((2, *target.shape), step_key(seed, "noise", step), alg="philox")
         return target + sigma * normal[0], output + sigma * normal[1]
-
-    def key(self, stream: str):
-        """A random key that belongs to a step."""
-        import zlib
-
-        return tf.stack([tf.constant((zlib.crc32(stream.encode()) & 0x7FFFFFFF) << 32 | self.config.seed, tf.int64), self.state["steps"]])
-
-    def draws(self, stream: str, shape):
-        return tf.random.stateless_uniform(shape, self.key(stream), alg="philox")
 
 
 def train_cgrdn(config: Config, out: Path, resume: bool = False, data: Path | None = None, strategy=None) -> CGRDN:
     """Train to `config.steps` steps into the run folder `out`.
 
     data: a folder of clean images, for all modalities alike; simulated specimens when it is not given. Validation: `validation_images` simulated pairs of
-    other specimens, all modalities in turn; mean gain in PSNR over the distorted image, peak: the range of the target.
+    other specimens, all modalities in turn; mean gain over the distorted image in dB, beside that of a Gaussian whose width is chosen with the target at hand.
     """
-    pairs = Pairs(config, sources(config, "train", data))
-    validation = Pairs(config, sources(config, "val"), "validation")
-    held_out = []
+    if strategy and strategy.num_replicas_in_sync > 1 and config.steps > config.pixel_steps:
+        raise ValueError(
+            "the adversarial stage takes means over the whole batch, which devices cannot share; use --devices one, or --steps within --pixel-steps"
+        )
+    pairs, description = Pairs(config, sources(config, "train", data)), describe_data(config, data)
+    Run.open(out, "cgrdn", config, resume, description)  # refuses what it must before specimens are drawn
+    validation = Pairs(config, sources(replace(config, specimens=config.validation_images), "val"), "validation")
+    held_out = [validation(k) for k in range(config.validation_images)]
+
+    def restored(trainer: CGRDN, distorted: np.ndarray) -> np.ndarray:
+        return ops.convert_to_numpy(trainer.networks["final"](distorted[None], training=False))[0]
+
+    def gain(images) -> float:
+        """Mean of 10 log10(squared error of the distorted image / that of its restoration)."""
+        errors = [
+            [float(np.mean((image - target) ** 2)) for image in (distorted, result)] for result, (distorted, target) in zip(images, held_out, strict=True)
+        ]
+        return float(np.mean([10 * np.log10(before / max(after, 1e-12)) for before, after in errors]))
+
+    filtered = gain([oracle_gaussian(distorted[..., 0], target[..., 0])[..., None] for distorted, target in held_out])
 
     def validate(trainer: CGRDN) -> dict:
-        images = held_out or [held_out.append(validation(k)) or held_out[-1] for k in range(config.validation_images)]
-        gains, errors = [], []
-        for distorted, target in images:
-            output = ops.convert_to_numpy(trainer.networks["final"](distorted[None], training=False))[0]
-            before, after = (float(np.mean((image - target) ** 2)) for image in (distorted, output))
-            errors.append(float(np.mean(np.abs(output - target))))
-            if before > 1e-6:  # identity draws have nothing to gain
-                gains.append(10 * np.log10(before / max(after, 1e-12)))
-        return {"val_gain_db": float(np.mean(gains)), "val_error": float(np.mean(errors))}
+        return {"val_gain_db": gain([restored(trainer, distorted) for distorted, _ in held_out]), "val_gain_db_gaussian": filtered}
 
     def preview(trainer: CGRDN) -> np.ndarray:
         rows = []
         for distorted, target in held_out[:6]:
-            output = ops.convert_to_numpy(trainer.networks["final"](distorted[None], training=False))[0]
+            output = restored(trainer, distorted)
             low, high = target.min(), max(target.max(), target.min() + 1e-6)
             rows.append(np.hstack([np.clip((image[..., 0] - low) / (high - low), 0, 1) for image in (distorted, output, target)]))
         return np.vstack(rows)
@@ -137,7 +142,7 @@ def train_cgrdn(config: Config, out: Path, resume: bool = False, data: Path | No
         lambda step: batches(pairs, pairs.shapes, config.batch, start=step * config.batch),
         out,
         resume=resume,
-        data=describe_data(config, data),
+        data=description,
         validate=validate,
         preview=preview,
         strategy=strategy,

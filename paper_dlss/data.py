@@ -5,7 +5,6 @@ P is the paper; C68, K and W are the author's scripts; see this package's README
 
 from __future__ import annotations
 
-import hashlib
 import math
 import threading
 import warnings
@@ -20,7 +19,7 @@ import numpy as np
 import tifffile
 from tqdm import tqdm
 
-from common.data import SimulatedImages, dihedral, example_rng, image_files, intensity_range, magnified
+from common.data import SimulatedImages, dihedral, example_rng, image_files, intensity_range, listing_hash, magnified
 from common.micrograph import Micrograph, load_micrograph
 from common.papers import Paper
 from common.reading.guards import Log
@@ -226,11 +225,6 @@ def source_files(folder: Path) -> list[Path]:
     """The micrographs of all splits."""
     parts = [folder / split for split in SPLITS if (folder / split).is_dir()]
     return [file for part in parts or [folder] for file in image_files(part)]
-
-
-def listing_hash(folder: Path, files: list[Path]) -> str:
-    """SHA-256 of names and sizes."""
-    return hashlib.sha256("\n".join(f"{f.relative_to(folder).as_posix()} {f.stat().st_size}" for f in files).encode()).hexdigest()
 
 
 # --- Examples ---

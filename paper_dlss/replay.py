@@ -5,19 +5,14 @@ A slot holds an example whole, crop and scan step: the scripts' slots kept the c
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from common.training import uniform
+
 from .config import Config
-
-
-def uniform(seed: int, stream: str, step, shape: tuple[int, ...]):
-    """Numbers in [0, 1) that belong to a step: a pure function of (seed, stream, step)."""
-    key = (zlib.crc32(stream.encode()) & 0x7FFFFFFF) << 32 | seed
-    return tf.random.stateless_uniform(shape, tf.stack([tf.constant(key, tf.int64), tf.cast(step, tf.int64)]), alg="philox")
 
 
 class Replay(tf.Module):

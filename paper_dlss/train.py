@@ -14,7 +14,7 @@ from keras import ops
 from common.data import batches
 from common.optimizers import ScheduledAdam
 from common.precision import building, guarded
-from common.training import Run, Trainer, halving, minimise, train, update_average, weighted_sum
+from common.training import Run, Trainer, halving, minimise, train, uniform, update_average, weighted_sum
 
 from . import losses
 from .alrc import ALRC
@@ -24,7 +24,7 @@ from .data import Examples, describe_data, open_source
 from .discriminator import build_discriminator, multi_scale_crops
 from .generator import build_generator, build_trained
 from .one_stage import build_one_stage
-from .replay import Replay, uniform
+from .replay import Replay
 from .sampling import coverage_p, mask, sparse_input, start, target_scale
 from .schedule import Rate, dropping_beta, falling_beta
 

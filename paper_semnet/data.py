@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ import cv2
 import numpy as np
 
 from common.classical import gaussian
-from common.data import FAMILIES, FolderImages, SimulatedImages, dihedral, example_rng, from_unit_range, image_files, to_unit_range
+from common.data import FAMILIES, FolderImages, SimulatedImages, dihedral, example_rng, from_unit_range, image_files, listing_hash, to_unit_range
 from common.micrograph import Micrograph
 from common.specimens import simulate
 
@@ -192,8 +191,7 @@ def describe_data(config: Config, sem: str | Path | None, natural: str | Path | 
     for name, folder in (("sem", sem), ("natural", natural)):
         if folder is not None:
             files = image_files(folder)
-            listing = "\n".join(f"{f.name} {f.stat().st_size}" for f in files)
-            described[name] = {"folder": str(folder), "images": len(files), "sha256": hashlib.sha256(listing.encode()).hexdigest()}
+            described[name] = {"folder": str(folder), "images": len(files), "sha256": listing_hash(Path(folder), files)}
     return described or {"simulated specimens": config.specimens}
 
 

@@ -1,7 +1,7 @@
-"""Generic crystals seen atom column by atom column: any cell, defect and outline, scaled in pixels. Also the tools that phase.py and medley.py share with it.
+"""Generic crystals seen atom column by atom column: any cell, defect and outline, scaled in pixels; with cells, defects and outlines for others.
 
-A network that restores crystals must not know them by heart, so nothing here is a real structure (lattice.py has those). The recipe is the "chosen" table in
-section 6 of the specification of CGRDN (Lobato, Friedrich, Van Aert, npj Computational Materials 10, 10, 2024), whose own simulations are not public.
+A network that restores crystals must not know them by heart, so nothing here is a real structure (lattice.py has those). Shares and ranges are our
+choice, after what the published panels of CGRDN show (Lobato, Friedrich, Van Aert, npj Computational Materials 10, 2024), whose own simulations are not public.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from .base import Specimen, band_limit, coverage, finish, fractal_noise, lobes, log_uniform, pixel_grid
-from .lattice import SCATTERING_EXPONENT, _at, _bicrystal, _crystal_distance, _fault_plane, _splat, _wavy_distance
+from .lattice import SCATTERING_EXPONENT, bicrystal, crystal_distance, fault_plane, splat, value_at, wavy_distance
 
 OUTLINES = ("half-plane", "wedge", "polygon", "disc", "particle")
 FAULTS = {"none": 0.5, "grain": 0.15, "inset": 0.1, "twin": 0.07, "interface": 0.05, "bands": 0.13}  # name: share of the pictures
@@ -67,7 +67,7 @@ def outline(rng: np.random.Generator, shape: tuple[int, int], kind: str) -> tupl
     elif kind == "disc":
         distance = np.hypot(rows - centre[0], columns - centre[1]) - radius
     elif kind == "particle":
-        distance = _crystal_distance(rng, shape, "particle")
+        distance = crystal_distance(rng, shape, "particle")
     else:
         distance = np.full(shape, -1e4)
     distance = np.float32(distance)
@@ -79,7 +79,7 @@ def outline(rng: np.random.Generator, shape: tuple[int, int], kind: str) -> tupl
     return distance, np.float32(thickness)
 
 
-def _nearest(vectors: np.ndarray, places: np.ndarray) -> float:
+def nearest_distance(vectors: np.ndarray, places: np.ndarray) -> float:
     """Shortest distance between two columns of a crystal."""
     steps = np.stack(np.meshgrid([0, -2, -1, 1, 2], [0, -2, -1, 1, 2], indexing="ij"), -1).reshape(-1, 1, 2)
     everywhere = ((steps + places) @ vectors).reshape(-1, 2)
@@ -96,12 +96,12 @@ def generic_cell(rng: np.random.Generator, shortest: float = 5.0, longest: float
     places, closest = np.zeros((1, 2)), max(3.2, 0.22 * min(first, second))
     for place in special[: rng.choice(4, p=[0.35, 0.3, 0.15, 0.2])]:
         place = place + rng.normal(0, 0.03, 2) if rng.random() < 0.5 else rng.uniform(0, 1, 2)
-        if _nearest(vectors, np.vstack([places, place])) > closest:
+        if nearest_distance(vectors, np.vstack([places, place])) > closest:
             places = np.vstack([places, place])
     numbers = log_uniform(rng, 6, 83, len(places))
     if rng.random() < 0.4:
         numbers[:] = numbers[0]
-    return Cell(vectors, places, numbers**SCATTERING_EXPONENT, _nearest(vectors, places))
+    return Cell(vectors, places, numbers**SCATTERING_EXPONENT, nearest_distance(vectors, places))
 
 
 def _bands(rng: np.random.Generator, positions: np.ndarray, peaks: np.ndarray, along: np.ndarray, span: float, spacing: float):
@@ -125,7 +125,7 @@ def arrange(
     """
     extent = np.array(shape, float) + 2 * margin
     angle, origin = rng.uniform(0, 2 * np.pi), extent * rng.uniform(0.3, 0.7, 2)
-    dy, dx = _fault_plane(cell.vectors, fault)
+    dy, dx = fault_plane(cell.vectors, fault)
     turned = fault == "grain"
     across = rng.uniform(0, 2 * np.pi) if turned else np.arctan2(dx, -dy) - angle
     padded = tuple(int(np.ceil(n)) for n in extent)
@@ -136,9 +136,9 @@ def arrange(
     elif fault in ("none", "bands"):
         boundary = None
     else:
-        boundary = _wavy_distance(rng, padded, origin, across, rng.uniform(0, 1.0) * cell.spacing * turned)
+        boundary = wavy_distance(rng, padded, origin, across, rng.uniform(0, 1.0) * cell.spacing * turned)
     kind = {"inset": str(rng.choice(["grain", "interface"])), "bands": "none"}.get(fault, fault)
-    positions, peaks, _ = _bicrystal(rng, ("", cell.vectors, cell.places, cell.weights, False), extent, boundary, 1.0, kind, angle, origin)
+    positions, peaks, _ = bicrystal(rng, ("", cell.vectors, cell.places, cell.weights, False), extent, boundary, 1.0, kind, angle, origin)
     positions, peaks = positions - margin, peaks.copy()
     if fault == "bands":
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -161,7 +161,7 @@ def draw_columns(shape: tuple[int, int], positions: np.ndarray, peaks: np.ndarra
     """
     factor = 1 if sigma >= 1 else 2
     fine = (shape[0] * factor, shape[1] * factor)
-    image = _splat(fine, positions * factor + (factor - 1) / 2, peaks, np.full(len(positions), sigma * factor)) if len(positions) else np.zeros(fine)
+    image = splat(fine, positions * factor + (factor - 1) / 2, peaks, np.full(len(positions), sigma * factor)) if len(positions) else np.zeros(fine)
     return band_limit(image, shape, lambda f: 1 - tail + tail * np.exp(-2 * np.pi * reach * f))
 
 
@@ -195,18 +195,18 @@ def crystal(seed, shape: tuple[int, int] = (480, 640), pixel_size: float | None 
     thickness = thickness * (1 - slope * lobes(rng, shape))  # few crystals are plates of even thickness
 
     disorder, spread = float(rng.uniform(0, 0.03)) * (rng.random() < 0.3), float(rng.uniform(0, 0.1))
-    inside = _at(distance, positions) < 0
-    positions, peaks = positions[inside], peaks[inside] * _at(thickness, positions[inside])
+    inside = value_at(distance, positions) < 0
+    positions, peaks = positions[inside], peaks[inside] * value_at(thickness, positions[inside])
     peaks = peaks * np.clip(rng.normal(1, spread, len(peaks)), 0.3, None)
     positions = positions + rng.normal(0, 1, positions.shape) * disorder * cell.spacing
-    empty = empty[_at(distance, empty) < 0]
+    empty = empty[value_at(distance, empty) < 0]
     overlay, turn = 0, float(np.radians(rng.uniform(1, 30)) * rng.choice([-1, 1]))
     if rng.random() < 0.18:  # a second crystal lies over a part of the first
         stretch = rng.uniform(0.9, 1.12)
         other = arrange(rng, shape, cell._replace(vectors=cell.vectors * stretch), "none", margin=4 * sigma + 2)
         region, height = outline(rng, shape, str(rng.choice([*OUTLINES, "full"])))
-        over = (_at(region, other.positions) < 0) & (_at(distance, other.positions) < 0)
-        shine = other.peaks[over] * _at(height, other.positions[over]) * rng.uniform(0.3, 1.0)
+        over = (value_at(region, other.positions) < 0) & (value_at(distance, other.positions) < 0)
+        shine = other.peaks[over] * value_at(height, other.positions[over]) * rng.uniform(0.3, 1.0)
         positions, peaks, overlay = np.concatenate([positions, other.positions[over]]), np.concatenate([peaks, shine]), int(over.sum())
     peaks = peaks / (peaks.max() if len(peaks) else 1.0)
 

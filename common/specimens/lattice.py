@@ -32,7 +32,7 @@ SHEETS = {
 }
 
 
-def _structure(rng: np.random.Generator) -> tuple[str, np.ndarray, np.ndarray, np.ndarray, bool]:
+def draw_structure(rng: np.random.Generator) -> tuple[str, np.ndarray, np.ndarray, np.ndarray, bool]:
     """One projected structure: name, cell vectors (2, 2) in nm as rows (y, x), fractional column positions (n, 2),
     mean Z^1.7 per atomic layer of each column (n,), and whether it is a single sheet (one atom per column)."""
 
@@ -87,18 +87,18 @@ def _columns(cell, places, weights, angle: float, origin: np.ndarray, extent: np
     return positions[inside], weights[kinds[inside]], kinds[inside]
 
 
-def _wavy_distance(rng: np.random.Generator, shape, through: np.ndarray, angle: float, waviness: float) -> np.ndarray:
+def wavy_distance(rng: np.random.Generator, shape, through: np.ndarray, angle: float, waviness: float) -> np.ndarray:
     """Signed distance in pixels (height, width) to a line through a point (pixels) whose normal is at `angle`, bent by `waviness` pixels."""
     rows, columns = pixel_grid(shape)
     line = np.sin(angle) * (rows - through[0]) + np.cos(angle) * (columns - through[1])
     return line + np.float32(waviness) * fractal_noise(rng, shape, 3.5)
 
 
-def _crystal_distance(rng: np.random.Generator, shape, kind: str) -> np.ndarray:
+def crystal_distance(rng: np.random.Generator, shape, kind: str) -> np.ndarray:
     """Signed distance in pixels to the outline of the crystal (negative inside): filling the frame, ending at a wavy edge, a hole, or a faceted particle."""
     size = np.array(shape, float)
     if kind == "edge":
-        return _wavy_distance(rng, shape, size * rng.uniform(0.25, 0.75, 2), rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.05) * size.min())
+        return wavy_distance(rng, shape, size * rng.uniform(0.25, 0.75, 2), rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.05) * size.min())
     rows, columns = pixel_grid(shape)
     if kind in ("particle", "hole"):
         radius = rng.uniform(0.22, 0.5) * size.min()
@@ -112,7 +112,7 @@ def _crystal_distance(rng: np.random.Generator, shape, kind: str) -> np.ndarray:
     return np.full(shape, -1e4, np.float32)
 
 
-def _splat(shape, positions: np.ndarray, weights: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+def splat(shape, positions: np.ndarray, weights: np.ndarray, sigma: np.ndarray) -> np.ndarray:
     """Sum of Gaussians of peak `weights` (n,), standard deviation `sigma` (n,) and centre `positions` (n, 2), in pixels: (height, width) float32."""
     image = np.zeros(shape[0] * shape[1])
     reach = int(np.ceil(3.7 * sigma.max()))
@@ -129,20 +129,20 @@ def _splat(shape, positions: np.ndarray, weights: np.ndarray, sigma: np.ndarray)
     return image.reshape(shape).astype(np.float32)
 
 
-def _at(field: np.ndarray, positions: np.ndarray) -> np.ndarray:
+def value_at(field: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """Value of a (height, width) field at pixel positions (n, 2), the nearest pixel inside the frame."""
     index = np.clip(np.rint(positions).astype(int), 0, np.array(field.shape) - 1)
     return field[index[:, 0], index[:, 1]]
 
 
-def _fault_plane(cell: np.ndarray, fault: str) -> np.ndarray:
+def fault_plane(cell: np.ndarray, fault: str) -> np.ndarray:
     """Direction (2,) in nm, before rotation, of the trace of the plane that carries a twin, a stacking fault or an interface."""
     hexagonal = abs(float(cell[0] @ cell[1])) > 1e-6
     # In a [110] zone the diagonal of the cell is the trace of {111}, the twin plane of fcc and diamond; in [001] perovskites it is the 90-degree wall.
     return cell[0] if hexagonal or fault == "interface" else cell[0] + cell[1]
 
 
-def _bicrystal(rng, structure, extent, boundary, pixel_size, fault: str, angle: float, origin: np.ndarray):
+def bicrystal(rng, structure, extent, boundary, pixel_size, fault: str, angle: float, origin: np.ndarray):
     """Columns of one crystal or, with a `fault`, of two that meet at `boundary` (signed distance in pixels, zero at `origin`, in nm).
 
     Returns positions (n, 2) in nm, weights (n,) and kinds within the cell (n,).
@@ -151,7 +151,7 @@ def _bicrystal(rng, structure, extent, boundary, pixel_size, fault: str, angle: 
     positions, signal, kinds = _columns(cell, places, weights, angle, origin, extent)
     if fault == "none":
         return positions, signal, kinds
-    along = _fault_plane(cell, fault)
+    along = fault_plane(cell, fault)
     if fault == "grain":
         other = _columns(cell, places, weights, angle + np.radians(rng.uniform(4, 45)) * rng.choice([-1, 1]), origin, extent)
     elif fault == "stacking":
@@ -162,8 +162,8 @@ def _bicrystal(rng, structure, extent, boundary, pixel_size, fault: str, angle: 
     else:
         unit = along / np.linalg.norm(along)
         other = _columns(cell @ (2 * np.outer(unit, unit) - np.eye(2)), places, weights, angle, origin, extent)
-    first = _at(boundary, positions / pixel_size) < 0
-    second = _at(boundary, other[0] / pixel_size) >= 0
+    first = value_at(boundary, positions / pixel_size) < 0
+    second = value_at(boundary, other[0] / pixel_size) >= 0
     positions = np.concatenate([positions[first], other[0][second]])
     signal, kinds = np.concatenate([signal[first], other[1][second]]), np.concatenate([kinds[first], other[2][second]])
     tree = cKDTree(positions)
@@ -182,18 +182,18 @@ def atomic_lattice(seed, shape=(480, 640), pixel_size: float | None = None) -> S
     rng = np.random.default_rng(seed)
     pixel_size = float(log_uniform(rng, 0.008, 0.03)) if pixel_size is None else float(pixel_size)
     extent = np.array(shape) * pixel_size
-    structure = _structure(rng)
+    structure = draw_structure(rng)
     name, cell, places, weights, sheet = structure
     outline = str(rng.choice(["full", "edge", "particle", "hole"], p=[0.4, 0.33, 0.17, 0.1]))
     fault = str(rng.choice(["none", "grain", "twin", "stacking", "interface"], p=[0.5, 0.17, 0.12, 0.08, 0.13]))
     angle = rng.uniform(0, 2 * np.pi)
     origin = extent * rng.uniform(0.3, 0.7, 2)
-    dy, dx = _fault_plane(cell, fault)
+    dy, dx = fault_plane(cell, fault)
     across = rng.uniform(0, 2 * np.pi) if fault == "grain" else np.arctan2(dx, -dy) - angle
-    boundary = _wavy_distance(rng, shape, origin / pixel_size, across, rng.uniform(0, 0.3) / pixel_size * (fault == "grain"))
-    positions, signal, kinds = _bicrystal(rng, structure, extent, boundary, pixel_size, fault, angle, origin)
+    boundary = wavy_distance(rng, shape, origin / pixel_size, across, rng.uniform(0, 0.3) / pixel_size * (fault == "grain"))
+    positions, signal, kinds = bicrystal(rng, structure, extent, boundary, pixel_size, fault, angle, origin)
 
-    distance = _crystal_distance(rng, shape, outline)
+    distance = crystal_distance(rng, shape, outline)
     taper = log_uniform(rng, 0.3, 6.0) / pixel_size
     rows, columns = pixel_grid(shape)
     tilt = rng.uniform(0, 2 * np.pi)
@@ -202,13 +202,13 @@ def atomic_lattice(seed, shape=(480, 640), pixel_size: float | None = None) -> S
     layers = 1.0 if sheet else float(log_uniform(rng, 4, 80))
     thickness = np.clip(wedge, 0.1, None) * np.sqrt(np.clip(-distance / taper, 0, 1))
 
-    occupied = _at(distance, positions / pixel_size) < rng.normal(0, 0.1 / pixel_size, len(positions))
+    occupied = value_at(distance, positions / pixel_size) < rng.normal(0, 0.1 / pixel_size, len(positions))
     positions, signal, kinds = positions[occupied], signal[occupied], kinds[occupied]
     if sheet:
         atoms = np.ones(len(positions))
     else:  # columns hold whole atoms, which shows as steps in thin crystals
-        atoms = np.maximum(np.rint(layers * _at(thickness, positions / pixel_size) + rng.normal(0, 0.4, len(positions))), 1) / layers
-    strain = rng.uniform(0, 0.02) * np.stack([_at(fractal_noise(rng, shape, 3.5), positions / pixel_size) for _ in range(2)], 1)
+        atoms = np.maximum(np.rint(layers * value_at(thickness, positions / pixel_size) + rng.normal(0, 0.4, len(positions))), 1) / layers
+    strain = rng.uniform(0, 0.02) * np.stack([value_at(fractal_noise(rng, shape, 3.5), positions / pixel_size) for _ in range(2)], 1)
     positions = positions + strain + rng.normal(0, log_uniform(rng, 0.001, 0.008), positions.shape)
 
     vacancy_rate, substitution_rate = (float(log_uniform(rng, 1e-3, 0.04)) for _ in range(2))
@@ -231,7 +231,7 @@ def atomic_lattice(seed, shape=(480, 640), pixel_size: float | None = None) -> S
     peaks = peaks / scale
     width = float(log_uniform(rng, 0.02, 0.055))
     widths = np.maximum(width * (1 + rng.uniform(0, 0.25, len(places) + 1))[kinds], 0.9 * pixel_size) / pixel_size
-    image = _splat(shape, positions / pixel_size, peaks, widths)
+    image = splat(shape, positions / pixel_size, peaks, widths)
 
     inside = coverage(distance, softness=max(0.15 / pixel_size, 1.0))
     mean = float(np.mean(weights)) / scale

@@ -1,7 +1,7 @@
 """Pictures at low magnification, of no specimen in particular: blobs, aggregates, grains, textures, lines, fine lattices, masks and insets, thrown together.
 
-A network that restores any micrograph needs edges, dots, lines and textures of every size and sign more than it needs true specimens. The recipe and its shares
-are the LR column of the "chosen" table in section 6 of the specification of CGRDN (Lobato, Friedrich, Van Aert, npj Computational Materials 10, 10, 2024).
+A network that restores any micrograph needs edges, dots, lines and textures of every size and sign more than it needs true specimens. Shares and ranges are our
+choice, after what the published low-resolution panels of CGRDN show (Lobato, Friedrich, Van Aert, npj Computational Materials 10, 2024).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 
 from .base import Specimen, blob, coverage, finish, fractal_noise, lobes, log_uniform, pixel_grid
 from .crystal import OUTLINES, arrange, draw_columns, generic_cell, outline
-from .lattice import _splat
+from .lattice import splat
 
 SHARES = {"grains": 0.3, "texture": 0.5, "blobs": 0.6, "lattice": 0.15, "lines": 0.3}  # of the pictures; drawn in this order, one over the other
 MASKED, INSET = 0.5, 0.1
@@ -145,7 +145,7 @@ def _lines(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[np.ndarray
         widths.append(np.full(knots, max(width / 2.355, 0.6)))
     points, sigma = np.concatenate(points), np.concatenate(widths)
     near = np.all((points > -8) & (points < np.array(shape) + 8), axis=1)
-    image = _splat(shape, points[near], step / (np.sqrt(2 * np.pi) * sigma[near]), sigma[near]) if near.any() else np.zeros(shape, np.float32)
+    image = splat(shape, points[near], step / (np.sqrt(2 * np.pi) * sigma[near]), sigma[near]) if near.any() else np.zeros(shape, np.float32)
     return image, {"lines": count, "line_form": form, "line_width": float(2.355 * sigma.mean())}
 
 

@@ -7,7 +7,7 @@ Units: lengths in nm, spatial frequencies g in 1/nm, accelerating voltage in kV,
     psi    = exp((i - a) sigma V_2) P(dz) exp((i - a) sigma V_1)         phase object of one or two slices with amplitude contrast a
     P      = exp(-i pi lambda dz g^2)                                    Fresnel propagation between the slices
     T(g)   = A(g) E_s(g) E_t(g) exp(-i chi(g))                           transfer of the wave: aperture A, envelopes, aberration
-    chi    = pi lambda df g^2 + pi / 2 Cs lambda^3 g^4                   df < 0 is underfocus (Kirkland's sign)
+    chi    = pi lambda df g^2 + pi / 2 Cs lambda^3 g^4                   df < 0 is underfocus
     E_t    = exp(-(pi lambda D g^2)^2 / 2)                               focal spread D, standard deviation
     E_s    = exp(-(pi q)^2 (df g + Cs lambda^2 g^3)^2)                   source of half-angle q (1/e)
     I      = |IFT(T FT(psi))|^2
@@ -26,8 +26,8 @@ import numpy as np
 from scipy.fft import fft2, ifft2, next_fast_len
 
 from .base import Specimen, band_limit, coverage, finish, fractal_noise, lobes, log_uniform, pixel_grid
-from .crystal import FAULTS, OUTLINES, Cell, _nearest, arrange, generic_cell, in_frame, outline
-from .lattice import _at, _splat, _structure
+from .crystal import FAULTS, OUTLINES, Cell, arrange, generic_cell, in_frame, nearest_distance, outline
+from .lattice import draw_structure, splat, value_at
 
 ATOM_POTENTIAL = 0.047878  # V nm^3 per angstrom of scattering amplitude at g = 0: h^2 / (2 pi m e)
 REST_ENERGY = 510.99895  # keV
@@ -95,9 +95,9 @@ def exit_wave(phases: list[np.ndarray], pixel_size: float, kv: float, thickness:
 
 def _cell(rng: np.random.Generator, pixel_size: float) -> tuple[Cell, str, float]:
     """A real structure of lattice.py (where it can be resolved) or a generic cell; weights become projected potentials. Also its name and heaviest Z."""
-    name, vectors, places, weights, _ = _structure(rng)
+    name, vectors, places, weights, _ = draw_structure(rng)
     vectors = vectors / pixel_size
-    cell = Cell(vectors, places, weights, _nearest(vectors, places))
+    cell = Cell(vectors, places, weights, nearest_distance(vectors, places))
     if rng.random() < 0.4 or not 2.5 < cell.spacing < 40:
         name, cell = "generic", generic_cell(rng)
     # f(0) grows as about the root of Z, whose power 1.7 the weights are.
@@ -195,9 +195,9 @@ def _scene(rng: np.random.Generator, shape: tuple[int, int], cell: Cell, layout:
             continue
         strain, vacancies = float(rng.uniform(0, 0.03)) * (rng.random() < 0.3), float(rng.uniform(0, 0.02)) * (rng.random() < 0.3)
         found = arrange(rng, shape, cell, fault, strain, vacancies, margin)
-        kept = _at(distance, found.positions) < 0
+        kept = value_at(distance, found.positions) < 0
         positions.append(found.positions[kept])
-        peaks.append(found.peaks[kept] * _at(thickness, found.positions[kept]))
+        peaks.append(found.peaks[kept] * value_at(thickness, found.positions[kept]))
         for key, value in zip(("faults", "rotations", "strains", "vacancy_rates"), (fault, found.note["rotation"], strain, vacancies), strict=True):
             note[key].append(value)
     positions, peaks = np.concatenate(positions), np.concatenate(peaks)
@@ -235,7 +235,7 @@ def phase_contrast(seed, shape: tuple[int, int] = (480, 640), pixel_size: float 
     crystal = strength * _enlarge(scene.body, factor)
     if len(scene.peaks):
         widths = np.full(len(scene.peaks), sigma * factor)
-        crystal = crystal + _splat(crystal.shape, scene.positions * factor + (factor - 1) / 2, strength * scene.peaks, widths)
+        crystal = crystal + splat(crystal.shape, scene.positions * factor + (factor - 1) / 2, strength * scene.peaks, widths)
     support = str(rng.choice(["amorphous", "graphitic"], p=[0.8, 0.2]))
     film = strength * float(log_uniform(rng, 0.03, 0.5)) * (1.0 if rng.random() < 0.6 else 0.15)
     cover, lift = np.float32(1.0), float(rng.uniform(0, 3))

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from paper_cgrdn import Config, losses
 from paper_cgrdn.generator import build_generator
-from paper_cgrdn.schedule import Rate, rising_beta
+from paper_cgrdn.schedule import StaircaseRate, rising_beta
 from tests.paper_cgrdn import oracle
 
 CONFIG = Config.tiny()
@@ -68,7 +68,7 @@ def test_sets_of_weights(name):
     w = oracle.adaptive_weight(y)
     weights = {"A": (5, 4, 0.2, 0.4, 8, 4, 0.8, 0.8), "B": (5, 0, 0, 0.4, 0, 0, 0, 0), "C": (10, 0, 0, 0, 0, 0, 0, 0)}[name]
     expected = sum(weight * getattr(oracle, term)(w * y, w * p) for term, weight in zip(PLAIN, weights, strict=False))
-    found = losses.terms(tf.constant(y[..., None]), tf.constant(p[..., None]), replace(CONFIG, weights=name))
+    found = losses.terms(tf.constant(y[..., None]), tf.constant(p[..., None]), replace(CONFIG, loss_weights=name))
     assert float(sum(weight * term for term, weight in found.values())) == pytest.approx(expected, rel=2e-5)
 
 
@@ -109,7 +109,7 @@ def test_weight_decay_leaves_the_last_layer_alone():
 
 @pytest.mark.parametrize(("epoch", "decay"), [(62_500, 0.9), (2000, 0.8), (100, 0.9), (1, 0.9)])
 def test_rates(epoch, decay):
-    rate, beta = Rate(2e-4, epoch, decay), rising_beta(0.9, epoch)
+    rate, beta = StaircaseRate(2e-4, epoch, decay), rising_beta(0.9, epoch)
     steps = sorted({0, 1, 100, 511, 512, 513, epoch // 2, epoch - 1, epoch, epoch + 1, *(2 * epoch - k for k in range(1, 40)), 5 * epoch + epoch // 3})
     for step in (s for s in steps if s >= 0):
         assert float(rate(step)) == pytest.approx(oracle.learning_rate(step, 2e-4, epoch, decay), rel=1e-5), step
@@ -117,5 +117,5 @@ def test_rates(epoch, decay):
 
 
 def test_check_values_of_the_schedule():
-    rate = Rate(2e-4, 62_500, 0.9)
+    rate = StaircaseRate(2e-4, 62_500, 0.9)
     assert [float(rate(s)) for s in (0, 512, 62_500, 3 * 62_500)] == pytest.approx([2e-8, 2e-4, 1.8e-4, 2e-4 * 0.9**3], rel=1e-5)

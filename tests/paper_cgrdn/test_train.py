@@ -56,8 +56,10 @@ def test_losses_of_a_step(kind):
     expected = {name: getattr(oracle, function)(w * y, w * output) for name, (_, function) in weights.items()}
     total = sum(weight * expected[name] for name, (weight, _) in weights.items())
     if kind == "adversarial":
-        scores = [np.asarray(judge([distorted, image], training=False))[..., 0] for image in (target, tf.constant(output[..., None]))]
-        expected["L_adv"] = oracle.generator_loss(*scores)
+        both = [tf.concat(pair, 0) for pair in ((distorted, distorted), (target, output[..., None]))]
+        before = judge.get_weights()
+        expected["L_adv"] = oracle.generator_loss(*np.split(np.asarray(judge(both, training=True))[..., 0], 2))
+        judge.set_weights(before)
         total += 5e-4 * expected["L_adv"]
     logs = stepped(trainer, (distorted, target), kind)
     assert {name: logs[name] for name in expected} == pytest.approx(expected, rel=1e-3, abs=1e-5)
@@ -96,7 +98,7 @@ def test_instance_noise():
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("changes", [{"precision": "mixed_bfloat16"}, {"precision": "mixed_float16"}, {"network": "grdn"}, {"weights": "C"}])
+@pytest.mark.parametrize("changes", [{"precision": "mixed_bfloat16"}, {"precision": "mixed_float16"}, {"network": "grdn"}, {"loss_weights": "C"}])
 def test_other_ways_are_finite(changes):
     trainer = built(replace(QUICK, **changes))
     for number, kind in enumerate(("pixel", "adversarial")):
@@ -135,7 +137,7 @@ def reference(tmp_path_factory):
 def test_run_folder(reference):
     (row,) = read_metrics(reference)
     assert int(row["step"]) == 10 and all(np.isfinite(float(value)) for value in row.values())
-    assert {"L1", "MLWT*w", "L_adv", "L_D", "error", "val_gain_db", "val_error"} <= row.keys()
+    assert {"L1", "MLWT*w", "L_adv", "L_D", "error", "val_gain_db", "val_gain_db_gaussian"} <= row.keys()
     assert all((reference / f"{name}.weights.h5").is_file() for name in ("final", "raw", "discriminator"))
     iterations = {
         name.split("/")[0]: int(value) for name, value in checkpointed(reference, 10).items() if value.dtype == np.int64 and name.startswith("solver")
@@ -162,6 +164,12 @@ def test_learns(tmp_path):
     train_cgrdn(config, tmp_path / "run")
     rows = read_metrics(tmp_path / "run")
     assert float(rows[-1]["error"]) < 0.8 * float(rows[0]["error"]) and float(rows[-1]["val_gain_db"]) > 3
+
+
+def test_the_adversarial_stage_is_for_one_device(tmp_path):
+    with pytest.raises(ValueError, match="means over the whole batch"):
+        train_cgrdn(QUICK, tmp_path / "run", strategy=SimpleNamespace(num_replicas_in_sync=2))
+    assert not (tmp_path / "run").exists()
 
 
 def test_bad_input_is_one_line(tmp_path, capsys):
