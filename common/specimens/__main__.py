@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..data import FolderImages, SimulatedImages
+from ..data import FAMILIES, FolderImages, SimulatedImages
 from . import SPECIMENS
 
 BANDS = ((0.02, 0.05), (0.1, 0.2), (0.2, 0.3), (0.3, 0.4), (0.4, 0.5))  # cycles per pixel; the first is the reference
@@ -37,7 +37,7 @@ def table(images) -> list[str]:
 
 
 def look(out: Path, seed: int = 0, columns: int = 8, side: int = 256, beside: Path | None = None) -> None:
-    """Draw a contact sheet, one row a family, and print spectra and grey levels.
+    """Draw a contact sheet, one row a family, and print spectra and grey levels of those that surfaces and columns show.
 
     Args:
         out: the picture to write, such as sheet.png.
@@ -46,12 +46,12 @@ def look(out: Path, seed: int = 0, columns: int = 8, side: int = 256, beside: Pa
         side: pixels of a picture.
         beside: a folder of real micrographs, drawn below and measured beside the simulated ones.
     """
-    simulated = SimulatedImages(seed, columns * len(SPECIMENS), (side, side))
-    families = len(simulated.families)
+    families = len(SPECIMENS)
+    simulated = SimulatedImages(seed, columns * families, (side, side), tuple(SPECIMENS))
     rows = [np.hstack([simulated[k * families + row] for k in range(columns)]) for row in range(families)]
     heads = ["images", "quantile", *(f"log power {low}-{high}" for low, high in BANDS[1:]), "mean", "std", "skewness"]
     print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
-    large = SimulatedImages(seed, 6 * families)
+    large = SimulatedImages(seed, 6 * len(FAMILIES))
     print("\n".join(f"| simulated | {line}" for line in table([large[k] for k in range(len(large))])))
     if beside is not None:
         real = FolderImages(beside, side)
