@@ -215,8 +215,16 @@ def simulated(config: Config, modality: str, stream: str, seed: int, side: int, 
     pictures, pairs = sources(one, stream)[modality], []
     for k in range(count):
         rng = example_rng(seed, k, f"{stream} {modality}")
-        pairs.append(distort(clean_patch(pictures[k % len(pictures)], side, rng), RECIPES[modality], rng, identity=False))
+        pairs.append(distort(shown_patch(pictures, k, side, rng), RECIPES[modality], rng, identity=False))
     return pairs
+
+
+def shown_patch(pictures: Sequence[np.ndarray], k: int, side: int, rng: np.random.Generator) -> np.ndarray:
+    """A clean patch of picture k, or of another where that shows nothing: a uniform target has no range to measure errors by."""
+    patch = clean_patch(pictures[k % len(pictures)], side, rng)
+    while not patch.std():
+        patch = clean_patch(pictures[int(rng.integers(len(pictures)))], side, rng)
+    return patch
 
 
 def arrays(pairs: Sequence[Pair]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -282,7 +290,7 @@ def distortion_items(restore: Callable, config: Config, strengths: dict, seed: i
             pairs = []
             for k in range(count):
                 rng = example_rng(seed, k, f"alone {modality} {name}")
-                clean = with_contrast(clean_patch(pictures[k % len(pictures)], side, rng), 0.4)
+                clean = with_contrast(shown_patch(pictures, k, side, rng), 0.4)
                 pairs.append(distort(clean, RECIPES[modality], rng, dose=100.0, only=() if name == "counting" else (name,), identity=False))
             found = measure(restore, pairs, strengths[modality], f"{modality}, {name}")
             ours, rival = (float(found["psnr"][method].mean()) for method in (NETWORK, best(found)))

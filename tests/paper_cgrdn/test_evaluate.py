@@ -14,7 +14,7 @@ from common.micrograph import Micrograph, save_micrograph
 from paper_cgrdn import Config
 from paper_cgrdn.baselines import HINDSIGHT, METHODS, despiked, oracle_gaussian, tune
 from paper_cgrdn.columns import adf_crystal
-from paper_cgrdn.evaluate import INPUT, NETWORK, Restorer, best, damaged, measure, modality_of, psnr, recorded, score_items, simulated, ssim
+from paper_cgrdn.evaluate import INPUT, NETWORK, Restorer, best, damaged, measure, modality_of, psnr, recorded, score_items, shown_patch, simulated, ssim
 from paper_cgrdn.experiments import column_items, frames_of, hallucination_items, registered, series_items
 from tests.helpers import publish_untrained
 
@@ -53,6 +53,9 @@ def test_simulated_pairs_are_those_of_a_seed_and_never_identities(pairs):
     for one, other in zip(pairs, again, strict=False):
         np.testing.assert_array_equal(one.distorted, other.distorted)
     assert all(not np.array_equal(pair.distorted, pair.target) for pair in pairs)
+    half_empty = np.zeros((2, 64, 64), np.float32)
+    half_empty[1] = np.random.default_rng(0).uniform(size=(64, 64))
+    assert all(shown_patch(half_empty, k, 32, np.random.default_rng(k)).std() > 0 for k in range(6))
     tuning = simulated(CONFIG, "hrstem", "tuning", 0, 64, 2)
     assert not np.array_equal(pairs[0].target, tuning[0].target)
 
