@@ -336,7 +336,7 @@ show(*panels, size=2)
 
 # %% [markdown]
 # A lattice that is not there, turned and twice as coarse: no loss and no larger network helps, for nothing can tell specimens apart that give the same scan.
-# Noise, stretched to the full range, may look like a specimen. A hot sample is kept out of the scale, but spoils its surroundings. **To take home:** (1) align and tune the
+# Noise, stretched to the full range, may look like a specimen. A hot sample no longer sets the scale. **To take home:** (1) align and tune the
 # classical method before you beat it; (2) ask what a network is told and its rival is not, and the reverse; (3) keep the step below half of the finest period.
 #
 # ## 9 Exercises

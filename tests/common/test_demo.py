@@ -56,7 +56,7 @@ def test_report_of_simulated_samples(tmp_path, capsys):
     """The report shows every sample with its truth, and the restored micrographs lie beside it."""
     assert main(["demo", "--out", str(tmp_path / "out")]) == 0
     report = (tmp_path / "out" / "report.html").read_text()
-    for entry in (paper for paper in papers().values() if weights_folder(paper).is_dir()):
+    for entry in (each for each in papers().values() if weights_folder(each).is_dir()):
         samples = entry.samples(0)
         assert report.count("truth</figcaption>") >= len(samples)
         assert all((tmp_path / "out" / f"{entry.name}_{name}.tif").is_file() for name, _, _ in samples)
