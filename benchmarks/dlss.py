@@ -1,6 +1,6 @@
 """DLSS-STEM's speed: `python -m benchmarks.dlss --out DIR`.
 
-The paper's network and `small`. Training: a supervised step with one crop, of 512x512 pixels in the paper, replay and clipping included. Inference: one
+The paper's network and `small`. Training: a supervised step with one batch, a crop of 512x512 pixels in the paper, replay and clipping included. Inference: one
 infilled image of 512x512 pixels; and a whole scan of 512x512 points with step 8, restored by tiles to 4096x4096 pixels with `small`, raw to raw intensities.
 float32 and bfloat16 are processes of their own and asked in turn; the matmul ceiling of each is measured beside its tasks. Networks are untrained: other
 numbers, the same work. Then the data pipeline, alone. Run it with nothing else on the machine.

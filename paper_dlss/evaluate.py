@@ -45,6 +45,7 @@ from .comparisons import (
 )
 from .config import Config
 from .deconvolution import deconvolved, remove_spikes
+from .published import TABLE_2, TABLE_3, TAIL, TAILS
 
 CONVENTION = (
     "grey levels: the range of each crop is [0, 1]; root MSE: square root of the mean over crops of the mean squared error of all pixels, not clipped, against "
@@ -53,21 +54,9 @@ CONVENTION = (
 )
 UNSEEN = (3, 11, 12)  # steps of Fig. 6 beyond those of the unified network
 SHOWN = (4, 5, 10)  # steps of example sheets and spectra
-TAIL = 0.0125  # mean squared error at which the histograms of Fig. 4 end
 FRAME = 20  # pixels; removing more gains little [P]
 NOISY = 0.05  # share of a crop's range above which its own noise is listed
 FEW = 8  # crops for what takes long or is looked at: spectra, deconvolution
-TABLE_2 = {  # method -> step -> square roots of the mean MSE and of its standard deviation, over 20,000 published test crops
-    "legacy nearest": {4: (0.0810, 0.0641), 5: (0.0887, 0.0720), 6: (0.0909, 0.0745), 8: (0.0913, 0.0749), 10: (0.0973, 0.0815)},
-    "legacy area": {4: (0.0810, 0.0641), 5: (0.0811, 0.0650), 6: (0.0844, 0.0685), 8: (0.0913, 0.0749), 10: (0.0932, 0.0779)},
-    "legacy bilinear": {4: (0.0542, 0.0427), 5: (0.0609, 0.0495), 6: (0.0634, 0.0525), 8: (0.0654, 0.0555), 10: (0.0703, 0.0612)},
-    "legacy bicubic": {4: (0.0687, 0.0541), 5: (0.0745, 0.0596), 6: (0.0769, 0.0623), 8: (0.0788, 0.0648), 10: (0.0836, 0.0701)},
-    "legacy lanczos": {4: (0.0728, 0.0575), 5: (0.0786, 0.0629), 6: (0.0810, 0.0656), 8: (0.0829, 0.0681), 10: (0.0877, 0.0732)},
-    "individual": {4: (0.0320, 0.0427), 5: (0.0343, 0.0447), 6: (0.0388, 0.0492), 8: (0.0452, 0.0800), 10: (0.0450, 0.0535)},
-    "unified": {4: (0.0323, 0.0415), 5: (0.0346, 0.0442), 6: (0.0372, 0.0462), 8: (0.0417, 0.0503), 10: (0.0454, 0.0521)},
-}
-TAILS = {"individual": {4: 60, 5: 65, 6: 88, 8: 631, 10: 165}, "unified": {4: 66, 5: 62, 6: 72, 8: 115, 10: 142}}  # crops of 20,000 beyond TAIL
-TABLE_3 = {"float32": 0.0343, "float16": 0.0345, "wrapping int8": 0.0381}  # of the individual network for step 5
 
 
 def evaluate_dlss(
