@@ -2,7 +2,7 @@
 
 from common.papers import Paper, lazy
 
-from .config import Config
+from .config import MULTIPLE, Config
 
 PAPER = Paper(
     name="cgrdn",
@@ -17,7 +17,7 @@ PAPER = Paper(
     prepare=lazy("paper_cgrdn.data:prepare"),
     finish=lazy("paper_cgrdn.data:finish"),
     halo=lazy("paper_cgrdn.generator:receptive_radius"),
-    multiple=2,  # one halving
+    multiple=MULTIPLE,
     symmetries=("flip_rows",),  # a scan mirrored along its fast axis is not a scan
     acquire=lazy("paper_cgrdn.data:acquire"),
     classical=lazy("paper_cgrdn.data:classical"),

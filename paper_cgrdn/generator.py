@@ -23,6 +23,10 @@ def _convolution(x, filters: int, kernel: int, name: str, strides: int = 1, acti
     return layers.Conv2D(filters, kernel, strides, padding="same", activation=activation, kernel_initializer=initialiser, name=name)(x)
 
 
+def _enlarged(x, filters: int, name: str):
+    return layers.Conv2DTranspose(filters, 4, 2, padding="same", kernel_initializer=initializers.LecunUniform(), name=name)(x)
+
+
 # --- Blocks ---
 
 
@@ -50,12 +54,16 @@ def group(x, name: str, config: Config):
 def build_generator(config: Config) -> keras.Model:
     """The bare network: standardised image (batch, height, width, 1) float32 -> restored image on the same scale, the same shape, float32.
 
-    Height and width must be even. GRDN, where `config` asks for it, has no global concatenation and no residual around the trunk; MR-UNet is another file.
+    Height and width must be multiples of 2^halvings. With more than one halving, which is not the paper's, all but the last are rectified and come back on the
+    way up as sums. GRDN, where `config` asks for it, has no global concatenation and no residual around the trunk; MR-UNet is another file.
     """
     if config.network == "mr_unet":
         return build_unet()
     image = keras.Input((None, None, 1), name="image")
-    x = _convolution(image, config.features, 3, "first")
+    x, finer = _convolution(image, config.outer_features, 3, "first"), []
+    for k in range(2, config.halvings + 1):
+        x = _convolution(x, config.outer_features, 4, f"down{k}", strides=2, activation="relu")
+        finer.append(x)
     x = trunk = _convolution(x, config.features, 4, "down", strides=2)
     outputs = []
     for k in range(1, config.groups + 1):
@@ -64,9 +72,12 @@ def build_generator(config: Config) -> keras.Model:
     if config.network == "cgrdn":
         joined = layers.Concatenate(name="global_concat")(outputs)
         x = layers.Add(name="trunk_add")([_convolution(joined, config.features, 1, "global_fusion"), trunk])
-    up = layers.Conv2DTranspose(config.features, 4, 2, padding="same", kernel_initializer=initializers.LecunUniform(), name="up")
+    x = _enlarged(x, config.outer_features, "up")
+    for k in range(config.halvings, 1, -1):
+        x = layers.ReLU(name=f"sum{k}_relu")(layers.Add(name=f"sum{k}")([x, finer.pop()]))
+        x = _enlarged(x, config.outer_features, f"up{k}")
     last = layers.Conv2D(1, 3, padding="same", kernel_initializer=_Share(config.last_share), name="last", dtype="float32")
-    return keras.Model(image, layers.Add(name="image_add", dtype="float32")([last(up(x)), image]), name=config.network)
+    return keras.Model(image, layers.Add(name="image_add", dtype="float32")([last(x), image]), name=config.network)
 
 
 @keras.saving.register_keras_serializable("empapers")
@@ -87,8 +98,9 @@ class _Share(initializers.LecunUniform):
 def receptive_radius(config: Config) -> int | None:
     """How many pixels around a pixel can change its restoration: 261 for the published network, wider than the patches it learned from. None for MR-UNet.
 
-    4 n + 10 pixels across, n = L R B dense layers at half size; one pixel further on one side than on the other, by the parity of the pixel.
+    With n = L R B dense layers between convolutions of stride s in all, s (n + 3) - 1: 4 n + 10 pixels across for s = 2, and one pixel further on one side than
+    on the other, by the parity of the pixel.
     """
     if config.network == "mr_unet":
         return None
-    return 2 * config.dense_layers * config.dense_blocks * config.groups + 5
+    return 2**config.halvings * (config.dense_layers * config.dense_blocks * config.groups + 3) - 1

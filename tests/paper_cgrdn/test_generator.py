@@ -16,7 +16,7 @@ from paper_cgrdn.generator import build_generator, receptive_radius
 from tests.helpers import check_gradients_reach_everything, check_tiles_equal_whole
 from tests.paper_cgrdn import oracle
 
-SLIM = replace(Config.tiny(), features=4, growth=3, dense_layers=2, dense_blocks=2, groups=2, discriminator_base=2)
+SLIM = replace(Config.tiny(), features=4, outer_features=4, growth=3, dense_layers=2, dense_blocks=2, groups=2, discriminator_base=2)
 
 
 def images(shape, seed=0):
@@ -65,7 +65,7 @@ def test_networks_for_comparison():
 
 def test_small_networks_of_the_specification():
     for features, growth, dense_layers, parameters in ((32, 16, 4, 181_377), (16, 8, 3, 33_569)):
-        config = replace(Config.tiny(), features=features, growth=growth, dense_layers=dense_layers, dense_blocks=2, groups=2)
+        config = replace(Config.tiny(), features=features, outer_features=features, growth=growth, dense_layers=dense_layers, dense_blocks=2, groups=2)
         assert build_generator(config).count_params() == parameters
 
 
@@ -122,7 +122,7 @@ def test_discriminator():
 
 
 def test_receptive_radius_is_the_support_of_the_gradient():
-    network = build_generator(replace(SLIM, features=1, growth=1))
+    network = build_generator(replace(SLIM, features=1, outer_features=1, growth=1))
     network.set_weights([np.abs(w) + 0.05 for w in network.get_weights()])
     radius, reach = receptive_radius(SLIM), 0
     middle = -(-radius // 2) * 2 + 2
