@@ -65,8 +65,9 @@ class Config:
     validation_images: int = 24
 
     def __post_init__(self):
-        at_least_one = ("specimens", "features", "growth", "outer_features", "dense_layers", "dense_blocks", "groups", "discriminator_base", "steps", "pixel_steps", "batch")
-        require(self, (*at_least_one, "epoch", "checkpoint_every", "validate_every", "validation_images"), "at least 1", lambda value: value >= 1)
+        sizes = ("features", "outer_features", "growth", "dense_layers", "dense_blocks", "groups", "discriminator_base")
+        require(self, (*sizes, "specimens", "steps", "pixel_steps", "batch", "epoch"), "at least 1", lambda value: value >= 1)
+        require(self, ("checkpoint_every", "validate_every", "validation_images"), "at least 1", lambda value: value >= 1)
         positive = ("deviation_floor", "weight_cap", "fourier_power", "fourier_floor", "learning_rate", "adversarial_rate", "discriminator_rate", "epsilon")
         require(self, (*positive, "clip_norm"), "a positive number", lambda value: 0 < value < math.inf)
         require(self, ("last_share", "adversarial_weight", "kernel_decay", "bias_decay"), "zero or a positive number", lambda value: 0 <= value < math.inf)
@@ -87,14 +88,14 @@ class Config:
 
     @classmethod
     def small(cls) -> Config:
-        """One network for all six modalities: both stages on a narrower and shallower trunk at a quarter of the size, for an hour and a half of two CPU cores."""
-        return replace(cls(), modalities=MODALITIES, side=128, specimens=1536, halvings=2, outer_features=32, growth=32, dense_layers=4, dense_blocks=2, groups=2,
-                       discriminator_base=16, loss_weights="C", steps=60_000, pixel_steps=58_500, learning_rate=8e-4, epoch=3_700, rate_decay=0.8,
+        """One network for all six modalities, on a narrower and shallower trunk at a quarter of the size; for an hour and a half of two CPU cores."""
+        return replace(cls(), modalities=MODALITIES, side=128, specimens=1536, halvings=2, outer_features=32, growth=32, dense_layers=4, dense_blocks=2,
+                       groups=2, discriminator_base=16, loss_weights="C", steps=60_000, pixel_steps=58_500, learning_rate=8e-4, epoch=3_700, rate_decay=0.8,
                        precision="mixed_bfloat16", checkpoint_every=1000, validate_every=2000, validation_images=60)  # fmt: skip
 
     @classmethod
     def tiny(cls) -> Config:
         """For tests: seconds."""
-        return replace(cls(), modalities=("hrstem", "lrtem"), side=64, specimens=8, features=16, outer_features=16, growth=8, dense_layers=3, dense_blocks=2, groups=2,
-                       discriminator_base=4, steps=200, pixel_steps=150, learning_rate=2e-3, epoch=100, ema_decay=0.95, checkpoint_every=50,
-                       validate_every=100, validation_images=4)  # fmt: skip
+        return replace(cls(), modalities=("hrstem", "lrtem"), side=64, specimens=8, features=16, outer_features=16, growth=8, dense_layers=3,
+                       dense_blocks=2, groups=2, discriminator_base=4, steps=200, pixel_steps=150, learning_rate=2e-3, epoch=100, ema_decay=0.95,
+                       checkpoint_every=50, validate_every=100, validation_images=4)  # fmt: skip

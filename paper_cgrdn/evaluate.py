@@ -27,7 +27,7 @@ from common.restoring import load_network
 
 from . import figures
 from .baselines import HINDSIGHT, METHODS, oracle_gaussian, tune
-from .config import Config
+from .config import MULTIPLE, Config
 from .data import clean_patch, finish, prepare, sources, statistics, with_contrast
 from .distortions import Pair, distort, optional_steps
 from .experiments import column_items, frames_of, hallucination_items, series_items
@@ -72,8 +72,8 @@ def evaluate_cgrdn(
     """
     if min(images, tuning_images) < 1 or alone < 0 or draws < 0 or draws == 1:
         raise ValueError(f"images and tuning_images must be at least 1, alone 0 or more, draws 0 or from 2, got {images}, {tuning_images}, {alone}, {draws}")
-    if side < 64 or side % 2:
-        raise ValueError(f"side must be even and at least 64, got {side}")
+    if side < 64 or side % MULTIPLE:
+        raise ValueError(f"side must be a multiple of {MULTIPLE} and at least 64, got {side}")
     restore, config = Restorer.load(weights)
     if config.network == "mr_unet" and side != 256:
         raise ValueError(f"MR-UNet takes images of 256 x 256 pixels only, got side {side}")
@@ -117,7 +117,7 @@ def evaluate_cgrdn(
 
 
 class Restorer:
-    """image (height, width) raw, even sides -> its restoration in the same units. Statistics of the whole image, no tiles."""
+    """image (height, width) raw, sides multiples of 4 -> its restoration in the same units. Statistics of the whole image, no tiles."""
 
     def __init__(self, network):
         self.run = tf.function(partial(network, training=False), reduce_retracing=True)

@@ -17,6 +17,7 @@ from common.micrograph import load_micrograph
 
 from .baselines import METHODS
 from .columns import adf_crystal, fit_columns, intensity_precision, precision, radial_spectrum_peaks, vacancy_contrast
+from .config import MULTIPLE
 
 SIDE, SPACING, SIGMA, RADIUS = 256, 16.0, 2.2, 5.5  # pixels, of the crystal and of the fits: neighbours' tails then add less than 1 %
 PIXEL = 0.0125  # nm; the columns are 0.2 nm apart
@@ -115,7 +116,7 @@ def series_items(restore: Callable, frames: np.ndarray, label: str, border: int 
     """
     frames = registered(frames, frames[0])
     inner = (slice(None), slice(border, frames.shape[1] - border), slice(border, frames.shape[2] - border))
-    height, width = (n // 2 * 2 for n in frames.shape[1:])
+    height, width = (n // MULTIPLE * MULTIPLE for n in frames.shape[1:])
     frames = frames[:, :height, :width]
     others = (frames.sum(0) - frames) / (len(frames) - 1)
 

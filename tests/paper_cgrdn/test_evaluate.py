@@ -212,7 +212,7 @@ def test_writes_everything(weights, tmp_path):
     assert set(results["strengths"]) == set(CONFIG.modalities) and any("a recorded series" in note for note in results["notes"]["not run"])
 
 
-@pytest.mark.parametrize(("flags", "message"), [(["--side", "65"], "even"), (["--images", "0"], "images"), (["--data", "nowhere"], "nowhere")])
+@pytest.mark.parametrize(("flags", "message"), [(["--side", "66"], "multiple of 4"), (["--images", "0"], "images"), (["--data", "nowhere"], "nowhere")])
 def test_bad_input_is_one_line(weights, tmp_path, capsys, flags, message):
     quick = "--images 1 --side 64 --tuning-images 1 --alone 0 --draws 0".split()
     assert main(["evaluate", "cgrdn", "--weights", str(weights), *quick, *flags, "--out", str(tmp_path / "out")]) == 2

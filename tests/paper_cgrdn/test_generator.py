@@ -69,6 +69,14 @@ def test_small_networks_of_the_specification():
         assert build_generator(config).count_params() == parameters
 
 
+def test_a_second_halving_widens_the_reach_and_keeps_the_trunk():
+    once, twice = (build_generator(replace(SLIM, halvings=halvings)) for halvings in (1, 2))
+    trunk = [sum(int(np.prod(v.shape)) for v in net.trainable_variables if v.path.startswith("group")) for net in (once, twice)]
+    assert trunk[0] == trunk[1] and twice.count_params() - once.count_params() == 2 * (4 * 4 * 4 * 4 + 4)
+    assert receptive_radius(replace(SLIM, halvings=2)) == 2 * receptive_radius(SLIM) + 1
+    check_gradients_reach_everything(randomise(twice), lambda y: keras.ops.mean(keras.ops.square(y - 0.3)), (1, 32, 32, 1))
+
+
 def test_start_is_near_identity():
     network, x = build_generator(Config.tiny()), images((1, 64, 64, 1))
     assert np.std(network(x) - x) < 0.2
@@ -121,15 +129,17 @@ def test_discriminator():
 # --- Reach ---
 
 
-def test_receptive_radius_is_the_support_of_the_gradient():
-    network = build_generator(replace(SLIM, features=1, outer_features=1, growth=1))
+@pytest.mark.parametrize("halvings", [1, 2])
+def test_receptive_radius_is_the_support_of_the_gradient(halvings):
+    config, stride = replace(SLIM, halvings=halvings), 2**halvings
+    network = build_generator(replace(config, features=1, outer_features=1, growth=1))
     network.set_weights([np.abs(w) + 0.05 for w in network.get_weights()])
-    radius, reach = receptive_radius(SLIM), 0
-    middle = -(-radius // 2) * 2 + 2
+    radius, reach = receptive_radius(config), 0
+    middle = -(-radius // stride) * stride + stride
     for axis in (1, 2):
-        for position in (middle, middle + 1):
+        for position in range(middle, middle + stride):
             shape = [1, 8, 8, 1]
-            shape[axis] = 2 * middle + 2
+            shape[axis] = 2 * middle + stride
             x = tf.constant(np.abs(images(shape)))
             with tf.GradientTape() as tape:
                 tape.watch(x)
@@ -140,6 +150,7 @@ def test_receptive_radius_is_the_support_of_the_gradient():
     assert receptive_radius(Config.paper()) == 261 and receptive_radius(replace(Config.paper(), network="mr_unet")) is None
 
 
-def test_exact_tiles_equal_the_whole():
-    network = randomise(build_generator(SLIM))
-    check_tiles_equal_whole(paper("cgrdn"), network, SLIM, (130, 203), 96)
+@pytest.mark.parametrize("halvings", [1, 2])
+def test_exact_tiles_equal_the_whole(halvings):
+    config = replace(SLIM, halvings=halvings)
+    check_tiles_equal_whole(paper("cgrdn"), randomise(build_generator(config)), config, (130, 203), 96 if halvings == 1 else 160)

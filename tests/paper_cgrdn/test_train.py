@@ -174,7 +174,7 @@ def test_the_adversarial_stage_is_for_one_device(tmp_path):
 
 def test_bad_input_is_one_line(tmp_path, capsys):
     for flags, message in (
-        (["--side", "33"], "even"),
+        (["--side", "34"], "multiple of 4"),
         (["--modalities", "hrtem", "--network", "mr_unet"], "256"),
         (["--data", str(tmp_path / "none")], "none"),
     ):

@@ -1,0 +1,187 @@
+"""The way from files to pairs, on a simulated chip seen by both microscopes."""
+
+import csv
+import json
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from scipy.ndimage import gaussian_filter, map_coordinates
+
+from common.__main__ import run_tool
+from common.micrograph import Micrograph, load_micrograph, save_micrograph
+from common.specimens import simulate
+from paper_ssum_cyclegan.preprocess import crops, preprocess
+
+SIDE, GRID, STEP, RATIO = 128, (3, 6), 90, 1.5  # px of a frame; frames; px between them; SEM pixels on an optical one
+
+
+def run(monkeypatch, *arguments) -> int:
+    monkeypatch.setattr(sys, "argv", ["preprocess", *map(str, arguments)])
+    return run_tool(preprocess, "python -m paper_ssum_cyclegan.preprocess", tensorflow=False)
+
+
+def sem_places(optical):
+    """True SEM place of places (2, ...) in the optical picture: 2 degrees, 1.5 times as many pixels."""
+    a = np.radians(2)
+    turn = RATIO * np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
+    return np.tensordot(turn, optical, 1) + np.reshape([60, 25], (2,) + (1,) * (np.ndim(optical) - 1))
+
+
+@pytest.fixture(scope="module")
+def microscopes(tmp_path_factory):
+    """A folder with frames, stage log and SEM image; the frames' true places in the optical picture."""
+    folder = tmp_path_factory.mktemp("chip")
+    (folder / "frames").mkdir()
+    rng = np.random.default_rng(0)
+    picture = simulate("chip", 24, (560, 960)).image  # the SEM's grid
+    sem = picture + 0.03 * rng.standard_normal(picture.shape)
+    save_micrograph(folder / "sem.tif", Micrograph(np.uint16(np.clip(sem * 40000 + 2000, 0, 65535)), 20.0))
+    nominal = np.array([(r, c) for r in range(GRID[0]) for c in range(GRID[1])], float) * STEP + 8
+    true = nominal + rng.normal(0, 3, nominal.shape)
+    blurred, y_x = gaussian_filter(1 - picture, 2.5 * RATIO), np.indices((SIDE, SIDE))
+    shading = 1 - 0.1 * ((2 * y_x / SIDE - 1) ** 2).sum(0)
+    with (folder / "positions.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "row", "column"])
+        for k, (place, log) in enumerate(zip(true, nominal, strict=True)):
+            cut = map_coordinates(blurred, sem_places(y_x + place[:, None, None]), order=3, mode="mirror") * shading
+            frame = cut + 0.01 * rng.standard_normal(cut.shape)
+            save_micrograph(folder / "frames" / f"f{k:02d}.tif", Micrograph(np.uint16(np.clip(frame * 30000 + 3000, 0, 65535)), 30.0))
+            writer.writerow([f"f{k:02d}.tif", *log])
+    return folder, true
+
+
+def arguments(folder, out):
+    return ["--optical", folder / "frames", "--sem", folder / "sem.tif", "--positions", folder / "positions.csv", "--side", 96, "--stride", 48, "--out", out]
+
+
+def truth_of(numbers, true):
+    """The matrix from the mosaic to the SEM image: what a mosaic at the mean of its frames' true places would have."""
+    places = np.array(numbers["stitching"]["places"])
+    offset = (true - places).mean(0)
+    corners = np.array([[0, 0], [0, 400], [250, 0], [250, 400.0]])
+    return corners, sem_places((corners + offset).T).T
+
+
+@pytest.fixture(scope="module")
+def made(microscopes, tmp_path_factory):
+    folder, true = microscopes
+    out = tmp_path_factory.mktemp("out") / "pairs"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        assert run(monkeypatch, *arguments(folder, out), "--flat") == 0
+    return out, json.loads((out / "preprocess.json").read_text()), true
+
+
+def test_the_whole_chain_registers_to_less_than_a_pixel(made):
+    out, numbers, true = made
+    error = np.array(numbers["stitching"]["places"]) - true
+    assert np.linalg.norm(error - error.mean(0), axis=1).max() < 0.3 and not numbers["stitching"]["alone"]
+    matrix = np.array(numbers["registration"]["matrix"])
+    corners, expected = truth_of(numbers, true)
+    assert np.linalg.norm(corners @ matrix[:, :2].T + matrix[:, 2] - expected, axis=1).max() / RATIO < 1
+    assert numbers["registration"]["rotation_deg"] == pytest.approx(2, abs=0.2)
+    assert numbers["registration"]["size_against_calibration"] == pytest.approx(1, abs=0.01)
+    shifts = []
+    for path in sorted((out / "train").glob("*_sem.tif")):
+        sem = load_micrograph(path).data.astype(np.float32)
+        optical = 65535 - load_micrograph(str(path).replace("_sem", "_optical")).data.astype(np.float32)
+        surface = cv2.matchTemplate(cv2.GaussianBlur(sem, (0, 0), 2.5), optical[8:-8, 8:-8], cv2.TM_CCOEFF_NORMED)
+        shifts.append(np.array(np.unravel_index(surface.argmax(), surface.shape)) - 8)
+    assert np.abs(np.median(shifts, 0)).max() <= 1 and (np.abs(shifts).max(1) <= 1).mean() > 0.8
+
+
+def test_files_hold_calibrated_16_bit_pairs_that_do_not_overlap_between_splits(made):
+    out, numbers, _ = made
+    assert numbers["pixel_size_nm"] == {"optical": 30, "sem": 20, "pairs": 30}
+    boxes = {}
+    for split, count in numbers["counts"].items():
+        files = sorted((out / split).iterdir())
+        assert [f.name for f in files] == [f"{k:04d}_{name}.tif" for k in range(count) for name in ("optical", "sem")] and count > 0
+        for path in files:
+            micrograph = load_micrograph(path)
+            assert micrograph.data.dtype == np.uint16 and micrograph.data.shape == (96, 96) and micrograph.pixel_size == 30
+            boxes.setdefault(split, set()).add((micrograph.metadata["row"], micrograph.metadata["column"]))
+        assert sorted(map(list, boxes[split])) == sorted(numbers["crops"]["corners"][split])
+    for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
+        assert all(max(abs(a - c), abs(b - d)) >= 96 for a, b in boxes[one] for c, d in boxes[other])
+    levels = np.concatenate([load_micrograph(f).data.ravel() for f in (out / "train").glob("*_optical.tif")])
+    assert levels.max() > 60000 and levels.min() < 5000 and len(np.unique(levels)) > 2000
+    mosaic, overlay = cv2.imread(str(out / "mosaic.png"), cv2.IMREAD_UNCHANGED), cv2.imread(str(out / "overlay.png"))
+    assert mosaic.ndim == 2 and overlay.shape[:2] == tuple(numbers["registration"]["shape"])
+
+
+def test_landmarks_and_a_second_run(made, microscopes, monkeypatch, tmp_path, capsys):
+    out, numbers, true = made
+    folder, _ = microscopes
+    assert run(monkeypatch, *arguments(folder, out)) == 2
+    assert "holds pairs already" in capsys.readouterr().err
+    corners, places = truth_of(numbers, true)
+    with (tmp_path / "landmarks.csv").open("w") as file:
+        file.write("optical_row, optical_column, sem_row, sem_column\n")
+        for line in np.hstack([corners, places + [[2, 0], [-2, 0], [-2, 0], [2, 0]]]):
+            file.write(",".join(f"{v:.3f}" for v in line) + "\n")
+    assert run(monkeypatch, *arguments(folder, tmp_path / "hand"), "--landmarks", tmp_path / "landmarks.csv") == 0
+    found = json.loads((tmp_path / "hand" / "preprocess.json").read_text())["registration"]
+    assert found["landmark_rms_nm"] == pytest.approx(2 * 20, rel=0.01)  # a saddle, which no affine map follows
+    matrix = np.array(found["matrix"])
+    np.testing.assert_allclose(corners @ matrix[:, :2].T + matrix[:, 2], places, atol=0.01)
+    assert "pairs of 96 px, 30 nm/px" in capsys.readouterr().out
+
+
+def test_a_focal_stack_becomes_one_frame(monkeypatch, tmp_path):
+    picture = simulate("chip", 30, (300, 500)).image
+    sharp, soft = (gaussian_filter(1 - picture, sigma) for sigma in (1.5, 5.0))
+    left = np.arange(500) < 250
+    tifffile.imwrite(tmp_path / "stack.tif", np.uint16(20000 * np.stack([np.where(left, sharp, soft), np.where(left, soft, sharp)])), photometric="minisblack")
+    save_micrograph(tmp_path / "sem.tif", Micrograph(np.float32(picture), 25.0))
+    (tmp_path / "l.csv").write_text("optical_row,optical_column,sem_row,sem_column\n0,0,0,0\n0,9,0,9\n9,0,9,0\n9,9,9,9\n")
+    flags = ["--optical", tmp_path / "stack.tif", "--sem", tmp_path / "sem.tif", "--landmarks", tmp_path / "l.csv", "--side", 96]
+    assert run(monkeypatch, *flags, "--stride", 96, "--pixel-optical", 25, "--z-stack", "--out", tmp_path / "out") == 0
+    mosaic = cv2.imread(str(tmp_path / "out" / "mosaic.png"), cv2.IMREAD_UNCHANGED).astype(float)
+    assert np.corrcoef(mosaic.ravel(), sharp.ravel())[0, 1] > 0.99 > np.corrcoef(np.where(left, soft, sharp).ravel(), sharp.ravel())[0, 1]
+
+
+def test_regions_are_shares_of_the_longer_axis_but_a_crop_at_least():
+    found = crops(np.ones((512, 6800), bool), 512, 256)
+    columns = {split: [c for _, c in places] for split, places in found.items()}
+    assert max(columns["train"]) + 512 <= 5440 <= min(columns["val"]) and max(columns["val"]) + 512 <= 6120 <= min(columns["test"])
+    assert columns["train"][:3] == [0, 256, 512]
+    assert {split: len(places) for split, places in crops(np.ones((1600, 700), bool), 512, 256).items()} == {"train": 1, "val": 1, "test": 1}
+    holed = np.ones((512, 6800), bool)
+    holed[100, 1000] = False
+    assert all(not column <= 1000 < column + 512 for _, column in crops(holed, 512, 256)["train"])
+    ragged = np.ones((530, 6850), bool)
+    ragged[:9, ::700], ragged[:, -13:], ragged[::200, :7] = False, False, False
+    found = crops(ragged, 512, 256)
+    assert min(map(len, found.values())) >= 1 and all(ragged[r : r + 512, c : c + 512].all() for places in found.values() for r, c in places)
+    for small in (np.ones((512, 1535), bool), np.ones((500, 6800), bool), np.zeros((512, 6800), bool)):
+        with pytest.raises(ValueError, match="too small for three regions"):
+            crops(small, 512, 256)
+
+
+def test_errors_are_one_line(microscopes, monkeypatch, tmp_path, capsys):
+    folder, _ = microscopes
+    base = arguments(folder, tmp_path / "out")
+
+    def refused(*arguments):
+        assert run(monkeypatch, *arguments) == 2
+        said = capsys.readouterr().err.strip().splitlines()
+        assert len(said) == 1
+        return said[0]
+
+    assert "too small for three regions of 512 px" in refused(*base[:6], "--out", tmp_path / "small")
+    assert not (tmp_path / "small" / "train").exists() and (tmp_path / "small" / "mosaic.png").exists()
+    assert "give --positions" in refused(*base[:4], "--out", tmp_path / "a")
+    assert "search" in refused(*base, "--search", 0)
+    (tmp_path / "p.csv").write_text("file,row,column\nf00.tif,0,0\nghost.tif,0,90\n")
+    assert "names ghost.tif, which is not in" in refused(*base[:5], tmp_path / "p.csv", *base[6:])
+    (tmp_path / "p.csv").write_text("name,row,column\nf00.tif,0,x\n")
+    assert "columns file, row, column" in refused(*base[:5], tmp_path / "p.csv", *base[6:])
+    save_micrograph(tmp_path / "bare.tif", Micrograph(np.ones((300, 300), np.float32)))
+    assert "give --pixel-sem" in refused("--optical", folder / "frames" / "f00.tif", "--sem", tmp_path / "bare.tif", "--out", tmp_path / "a")
+    assert "positive" in refused(*base, "--pixel-sem", -3)
+    save_micrograph(tmp_path / "bare.tif", Micrograph(np.random.default_rng(0).normal(size=(500, 900)).astype(np.float32), 20.0))
+    assert "not found" in refused(*base[:3], tmp_path / "bare.tif", *base[4:])

@@ -1,0 +1,164 @@
+"""The SSUM CycleGAN's training: what one step does, the pool, the rate, runs that are killed and resumed, and that it learns."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from common.__main__ import main
+from common.layers import dense_warp
+from paper_ssum_cyclegan import Config
+from paper_ssum_cyclegan.train import SSUMCycleGAN, falling_rate, train_ssum_cyclegan
+from tests.helpers import check_runs_equal, check_survives_kills, read_metrics
+from tests.paper_ssum_cyclegan import oracle
+
+FLAGS = "--preset tiny --side 32 --pairs 2 --width 4 --trunk 4 --blocks 2 --shift 3 --pool 4 --ema-decay 0.5 --steps 10 --constant-steps 4".split()
+FLAGS += "--falling-steps 8 --batch 2 --checkpoint-every 2 --validate-every 10 --validation-pairs 1".split()
+QUICK = replace(Config.tiny(), side=32, pairs=2, width=4, trunk=4, blocks=2, shift=3, pool=4, ema_decay=0.5, steps=10, constant_steps=4, falling_steps=8,
+                batch=2, checkpoint_every=2, validate_every=10, validation_pairs=1)  # fmt: skip
+EVERYTHING = {"identity_weight": 0.5, "shift_l1_weight": 2.0, "lowres_l1_weight": 3.0, "registration_weight": 20.0}
+
+
+def batch_of(seed=0, count=2, side=32):
+    rng = np.random.default_rng(seed)
+    return tuple(tf.constant(rng.uniform(-1, 1, (count, side, side, 1)).astype(np.float32)) for _ in range(2))
+
+
+def built(config=QUICK):
+    keras.utils.set_random_seed(config.seed)
+    return SSUMCycleGAN(config)
+
+
+def stepped(trainer, batch):
+    return {name: float(value) for name, value in trainer.train_step(batch, "").items()}
+
+
+# --- One step ---
+
+
+@pytest.mark.parametrize("kind", ["log", "least_squares"])
+def test_losses_of_a_step(kind):
+    """Everything that is logged, from the outputs before the step and the equations."""
+    trainer, (x, y) = built(replace(QUICK, dropout=0.0, norm="instance", adversarial=kind, **EVERYTHING)), batch_of(1)
+    net = trainer.networks
+    judge = {name: net[name].get_weights() for name in ("D_X", "D_Y")}
+    fake_y, fake_x = net["G"](x).numpy(), net["F"](y).numpy()
+    flow = net["R"]([tf.constant(fake_y), y]).numpy()
+    adversarial = oracle.generator_log_loss if kind == "log" else oracle.generator_least_squares
+    expected = {
+        "G_adv": adversarial(net["D_Y"](fake_y).numpy()),
+        "F_adv": adversarial(net["D_X"](fake_x).numpy()),
+        "cycle_x": np.abs(net["F"](fake_y) - x).mean(),
+        "cycle_y": np.abs(net["G"](fake_x) - y).mean(),
+        "identity": np.abs(net["G"](y) - y).mean() + np.abs(net["F"](x) - x).mean(),
+        "shift_L1": np.mean(oracle.shift_l1(fake_y, y.numpy(), 3, interior=True)),
+        "lowres_L1": oracle.lowres_l1(fake_y, y.numpy()),
+        "registered_L1": np.abs(dense_warp(fake_y, flow) - y).mean(),
+        "roughness": oracle.flow_roughness(flow),
+    }
+    weights = {"cycle_x": 10, "cycle_y": 10, "identity": 5, "shift_L1": 2, "lowres_L1": 3, "registered_L1": 20, "roughness": 10}
+    judged = oracle.discriminator_log_loss if kind == "log" else oracle.discriminator_least_squares
+    assert all(np.array_equal(a, b) for name, before in judge.items() for a, b in zip(before, net[name].get_weights(), strict=True))
+    both = {"D_Y": judged(net["D_Y"](y).numpy(), net["D_Y"](fake_y).numpy()), "D_X": judged(net["D_X"](x).numpy(), net["D_X"](fake_x).numpy())}
+    logs = stepped(trainer, (x, y))
+    for name, value in (expected | both).items():
+        np.testing.assert_allclose(logs[name], value, rtol=2e-3, atol=1e-7, err_msg=name)
+    np.testing.assert_allclose(logs["loss"], sum(weights.get(name, 1) * value for name, value in expected.items()), rtol=2e-3)
+
+
+def test_a_step_moves_every_network_and_the_average():
+    trainer = built(replace(QUICK, **EVERYTHING))
+    before = {name: network.get_weights() for name, network in trainer.networks.items()}
+    assert all(np.array_equal(a, b) for a, b in zip(before["final"], before["G"], strict=True))
+    stepped(trainer, batch_of())
+    for name, network in trainer.networks.items():
+        moved = [not np.array_equal(a, b) for a, b in zip(before[name], network.get_weights(), strict=True)]
+        assert all(moved), name
+    for a, b, start in zip(trainer.networks["final"].get_weights(), trainer.networks["G"].get_weights(), before["G"], strict=True):
+        np.testing.assert_allclose(a, 0.5 * (start + b), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("which", ["cycle_x", "cycle_y"])
+def test_either_cycle_teaches_both_generators(which):
+    trainer, (x, y) = built(), batch_of()
+    G, F = trainer.networks["G"], trainer.networks["F"]
+    with tf.GradientTape() as tape:
+        error = tf.reduce_mean(tf.abs(F(G(x)) - x)) if which == "cycle_x" else tf.reduce_mean(tf.abs(G(F(y)) - y))
+    for gradients in tape.gradient(error, [G.trainable_variables, F.trainable_variables]):
+        assert all(g is not None for g in gradients) and any(np.abs(g).max() > 0 for g in gradients)
+    weightless = built(replace(QUICK, cycle_weight=0.0))
+    assert stepped(weightless, (x, y))["loss"] == pytest.approx(
+        sum(stepped(built(replace(QUICK, cycle_weight=0.0)), (x, y))[k] for k in ("G_adv", "F_adv")), rel=1e-5
+    )
+
+
+# --- Pool and rate ---
+
+
+def test_pool_of_former_outputs():
+    trainer, shown = built(replace(QUICK, pool=50, side=32)), []
+    for step in range(200):
+        fakes = tf.ones((2, 32, 32, 1)) * tf.reshape(tf.constant([2.0 * step, 2.0 * step + 1]), (2, 1, 1, 1))
+        shown += trainer.from_pool("Y", fakes)[:, 0, 0, 0].numpy().astype(int).tolist()
+        trainer.state["steps"].assign_add(1)
+    assert shown[:50] == list(range(50))
+    swaps = oracle.pool_swaps(shown, 50)
+    assert 0.4 < len(swaps) / 350 < 0.6
+    assert not trainer.state["pool_X"].numpy().any()
+
+
+def test_rate_is_constant_then_falls():
+    config = replace(Config.paper(), steps=35_200)
+    rate = falling_rate(config)
+    for epoch, expected in ((1, 2e-4), (100, 2e-4), (150, 1e-4), (200, 0.0)):
+        assert float(rate(epoch * 176)) == pytest.approx(expected, abs=2e-6)
+    found = [float(rate(step)) for step in range(0, 35_200, 500)]
+    np.testing.assert_allclose(found, [oracle.decayed_step(step, 176, 2e-4, 100, 100) for step in range(0, 35_200, 500)], atol=2e-8)
+    assert type(rate).from_config(rate.get_config())(30_000) == rate(30_000)
+
+
+# --- Runs ---
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    run = tmp_path_factory.mktemp("ssum") / "run"
+    train_ssum_cyclegan(QUICK, run)
+    return run
+
+
+def test_resumed_run_is_bit_identical(reference, tmp_path):
+    train_ssum_cyclegan(replace(QUICK, steps=4), tmp_path / "run")
+    train_ssum_cyclegan(QUICK, tmp_path / "run", resume=True)
+    check_runs_equal(reference, tmp_path / "run")
+
+
+def test_killed_run_is_bit_identical(reference, tmp_path):
+    check_survives_kills("ssum_cyclegan", FLAGS, reference, tmp_path / "run", [3, 8])
+
+
+def test_run_folder(reference):
+    names = {path.name for path in reference.iterdir()}
+    assert {f"{name}.weights.h5" for name in ("final", "G", "F", "D_Y", "D_X")} <= names
+    row = read_metrics(reference)[-1]
+    assert {"val_gain_db", "val_gain_db_aligned", "val_cycle_error", "G_adv", "F_adv", "cycle_x", "cycle_y", "D_Y", "D_X"} <= set(row)
+
+
+def test_learns_from_pairs(tmp_path):
+    config = replace(Config.tiny(), dropout=0.0, shift_l1_weight=20.0, steps=300, constant_steps=300, learning_rate=1e-3, checkpoint_every=300,
+                     validate_every=300, batch=2)  # fmt: skip
+    train_ssum_cyclegan(config, tmp_path / "run")
+    rows = read_metrics(tmp_path / "run")
+    assert float(rows[-1]["shift_L1"]) < 0.75 * float(rows[0]["shift_L1"]) and float(rows[-1]["cycle_x"]) < float(rows[0]["cycle_x"])
+
+
+def test_one_device_and_the_command_line(tmp_path, capsys):
+    with pytest.raises(ValueError, match="one pool"):
+        train_ssum_cyclegan(QUICK, tmp_path / "run", strategy=SimpleNamespace(num_replicas_in_sync=2))
+    assert main(["train", "ssum_cyclegan", "--preset", "tiny", "--side", "30", "--out", str(tmp_path / "run")]) == 2
+    assert "multiple of 4" in capsys.readouterr().err
+    assert main(["train", "ssum_cyclegan", "--preset", "tiny", "--data", str(tmp_path), "--out", str(tmp_path / "run")]) == 2
+    assert not (tmp_path / "run").exists()
