@@ -29,6 +29,14 @@ def paired_gain(ours, baseline, unit: str, published: float | None = None) -> di
     return item(float(gains.mean()), unit, float(baseline.mean()), published, len(gains), bootstrap_interval(gains), **more)
 
 
+def drop_undefined(items: dict) -> list[str]:
+    """Take out of `items` what has no finite value or baseline, such as a mean over nothing, and return its names: JSON has no number for it."""
+    undefined = [name for name, entry in items.items() if not all(math.isfinite(entry[key]) for key in ("value", "baseline") if entry[key] is not None)]
+    for name in undefined:
+        del items[name]
+    return undefined
+
+
 def write_results(out: Path, paper: str, weights: str, seed: int, items: dict, convention: str = CONVENTION, **more) -> Path:
     """Write results.json (the items, with convention and versions) and results.md, a table of them."""
     out.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from skimage.metrics import structural_similarity
 from tqdm import tqdm
 
 from common.data import example_rng, image_files
-from common.evaluation import item, paired_gain, write_results, write_table
+from common.evaluation import drop_undefined, item, paired_gain, write_results, write_table
 from common.metrics import bootstrap_interval
 from common.micrograph import load_micrograph
 from common.papers import paper
@@ -103,12 +103,9 @@ def evaluate_cgrdn(
         items |= column_items(restore, seed, draws) | hallucination_items(restore, seed)
     if frames is not None:
         items |= series_items(restore, frames, series.name)
-    broken = [name for name, entry in items.items() if not np.isfinite([v for v in (entry["value"], entry["baseline"]) if v is not None]).all()]
-    for name in broken:
-        del items[name]
     write_table(out / "scores.csv", rows)
     figures.draw_examples(out / "examples.png", shown)
-    notes = {"recorded": notes, "not run": not_run(data, series), "edges": edges(strengths), "without a number": broken}
+    notes = {"recorded": notes, "not run": not_run(data, series), "edges": edges(strengths), "without a number": drop_undefined(items)}
     write_results(out, "cgrdn", str(weights), seed, items, CONVENTION, strengths=strengths, notes=notes)
     return items
 

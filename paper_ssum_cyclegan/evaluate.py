@@ -17,7 +17,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from common.data import example_rng
-from common.evaluation import item, paired_gain, write_results, write_table
+from common.evaluation import drop_undefined, item, paired_gain, write_results, write_table
 from common.metrics import bootstrap_interval
 from common.papers import paper
 from common.restoring import load_network
@@ -72,7 +72,7 @@ def evaluate_ssum_cyclegan(
     filter_numbers = tune([(case.optical, case.sem) for case in tuning], lambda sem, image: psnr(sem, affine_fit(sem, image)))
     filtered = partial(wiener, sigma=filter_numbers[0], noise=filter_numbers[1])
     methods = {OPTICAL: lambda image: image, WIENER: filtered, NETWORK: restore}
-    offsets = {name: np.nanmedian(errors, axis=0) for name, (errors, _) in widths(tuning, methods).items()}
+    offsets = {name: median(errors) for name, (errors, _) in widths(tuning, methods).items()}
     cases = simulated(config, "test", seed, chips)
     found = measure(cases, methods)
     items, rows = score_items("", found), table_rows("simulated", found)
@@ -97,6 +97,7 @@ def evaluate_ssum_cyclegan(
         figures.draw_losses(out / "losses.png", Path(weights) / "metrics.csv")
     else:
         notes["not run"] = ["cycle error and losses: give --weights the run folder, which has the other generator and the log"]
+    notes["without a number"] = drop_undefined(items)
     write_table(out / "scores.csv", rows)
     figures.draw_examples(out / "examples.png", [(case.optical, filtered(case.optical), restore(case.optical), case.sem) for case in cases[:4]])
     write_results(out, "ssum_cyclegan", str(weights), seed, items, CONVENTION, notes=notes)
@@ -203,6 +204,11 @@ def widths(cases: Iterable[Case], methods: dict[str, Callable]) -> dict[str, tup
             errors.setdefault(name, []).append(found)
     lines = np.concatenate([case.lines for case in cases]) if cases else np.empty((0, 5))
     return {name: (np.concatenate(found), lines) for name, found in errors.items()}
+
+
+def median(errors: np.ndarray) -> np.ndarray:
+    """(n, 2) -> (2,), over what was found; 0 where nothing was."""
+    return np.array([np.median(column[np.isfinite(column)]) if np.isfinite(column).any() else 0.0 for column in errors.T])
 
 
 def width_items(cases: Sequence[Case], methods: dict[str, Callable], offsets: dict[str, np.ndarray]) -> dict:
