@@ -17,6 +17,7 @@ bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.sem_gan --out results/benchmark
 	$(BIN)/python -m benchmarks.dlss --out results/benchmark
 	$(BIN)/python -m benchmarks.cgrdn --out results/benchmark
+	$(BIN)/python -m benchmarks.ssum_cyclegan --out results/benchmark
 	$(BIN)/python -m benchmarks.registration --out results/benchmark
 
 $(VENV)/installed: requirements.txt pyproject.toml

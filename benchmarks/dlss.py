@@ -8,7 +8,6 @@ numbers, the same work. Then the data pipeline, alone. Run it with nothing else 
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import replace
 from functools import partial
@@ -17,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from benchmarks.measuring import MATMUL, examples_per_second, matmul_task, measure, report
+from benchmarks.measuring import MATMUL, examples_per_second, matmul_task, measure, multiply_adds, report
 from common.papers import paper
 from paper_dlss import Config
 
@@ -61,22 +60,6 @@ def preset(name: str) -> Config:
 
 
 # --- What the tasks have to compute ---
-
-
-def multiply_adds(part, *shapes: tuple[int, ...]) -> int:
-    """Multiply-adds of all convolutions of a network without networks in it, for inputs of these shapes.
-
-    The elements of a kernel times the pixels of its output; of a transposed one, times the pixels of its input.
-    """
-    import keras
-
-    weighted = [layer for layer in part.layers if isinstance(layer, keras.layers.Conv2D | keras.layers.Conv2DTranspose)]
-    found = keras.Model(part.inputs, [layer.output for layer in weighted]).compute_output_shape(list(shapes) if len(shapes) > 1 else shapes[0])
-    total = 0
-    for layer, shape in zip(weighted, found, strict=True):
-        strides = math.prod(layer.strides) if isinstance(layer, keras.layers.Conv2DTranspose) else 1
-        total += math.prod(layer.kernel.shape) * math.prod(shape[:-1]) // strides
-    return total
 
 
 def work(presets: tuple[str, ...], points: int) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import platform
@@ -70,6 +71,22 @@ def measure(sides: dict[str, Callable[[], dict]], repeats: int) -> tuple[dict[st
         pipes[side].send(None)
         memory[side] = pipes[side].recv()
     return {side: {name: float(np.median(t)) for name, t in values.items()} for side, values in times.items()}, memory
+
+
+def multiply_adds(part, *shapes: tuple[int, ...]) -> int:
+    """Multiply-adds of all convolutions and dense layers of a network without networks in it, for inputs of these shapes.
+
+    The elements of a kernel times the pixels of its output; of a transposed one, times the pixels of its input.
+    """
+    import keras
+
+    weighted = [layer for layer in part.layers if isinstance(layer, keras.layers.Conv2D | keras.layers.Conv2DTranspose | keras.layers.Dense)]
+    found = keras.Model(part.inputs, [layer.output for layer in weighted]).compute_output_shape(list(shapes) if len(shapes) > 1 else shapes[0])
+    total = 0
+    for layer, shape in zip(weighted, found, strict=True):
+        strides = math.prod(layer.strides) if isinstance(layer, keras.layers.Conv2DTranspose) else 1
+        total += math.prod(layer.kernel.shape) * math.prod(shape[:-1]) // strides
+    return total
 
 
 def examples_per_second(examples, batch: int, seconds: float = 8.0) -> float:

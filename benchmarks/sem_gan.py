@@ -7,7 +7,6 @@ matmul ceiling of each is measured beside its tasks. Then the data pipeline, alo
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import replace
 from functools import partial
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.measuring import MATMUL, examples_per_second, matmul_task, measure, report
+from benchmarks.measuring import MATMUL, examples_per_second, matmul_task, measure, multiply_adds, report
 from paper_sem_gan import Config
 
 CONFIG = replace(Config.paper(), alpha=1.0, beta=1.0)  # calibrated weights would be other numbers, not other work
@@ -51,15 +50,6 @@ def keras_tasks(precision: str) -> dict:
 # --- What the tasks have to compute ---
 
 
-def multiply_adds(network, side: int) -> int:
-    """Multiply-adds of all Conv2D and Dense layers for one image of side x side pixels: the elements of a kernel times the pixels of its output."""
-    import keras
-
-    weighted = [layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense)]
-    shapes = keras.Model(network.inputs, [layer.output for layer in weighted]).compute_output_shape((1, side, side, 1))
-    return sum(math.prod(layer.kernel.shape) * math.prod(shape[1:-1]) for layer, shape in zip(weighted, shapes, strict=True))
-
-
 def work() -> dict[str, int]:
     """FLOP of each task, two per multiply-add.
 
@@ -71,9 +61,9 @@ def work() -> dict[str, int]:
     from paper_sem_gan.discriminator import build_discriminator
     from paper_sem_gan.generator import build_generator
 
-    g, d = (2 * CONFIG.batch * multiply_adds(build(CONFIG), CONFIG.patch) for build in (build_generator, build_discriminator))
+    g, d = (2 * CONFIG.batch * multiply_adds(build(CONFIG), (1, CONFIG.patch, CONFIG.patch, 1)) for build in (build_generator, build_discriminator))
     steps = {"step": 3 * g + 2 * d, "step + D": 4 * g + 8 * d}
-    return steps | {name: 2 * multiply_adds(build_generator(config), SIDE) for name, config in INFERENCE.items()}
+    return steps | {name: 2 * multiply_adds(build_generator(config), (1, SIDE, SIDE, 1)) for name, config in INFERENCE.items()}
 
 
 def mean_step(values: dict) -> float:

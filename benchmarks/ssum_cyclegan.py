@@ -16,8 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.measuring import MATMUL, examples_per_second, matmul_task, measure, report
-from benchmarks.sem_gan import multiply_adds
+from benchmarks.measuring import MATMUL, examples_per_second, matmul_task, measure, multiply_adds, report
 from paper_ssum_cyclegan import Config
 
 CONFIG = replace(Config.paper(), dropout=0.0)
@@ -200,7 +199,7 @@ def keras_references(config: Config, side: int = 64) -> dict[str, tuple[list[dic
         network, weights = build(config), []
         for layer in network.layers:
             if layer.weights:
-                drawn = [rng.normal(0, 0.02, a.shape) if a.ndim == 4 else rng.uniform(0.5, 1.5, a.shape) for a in layer.get_weights()]
+                drawn = [rng.normal(0, 0.03, a.shape) if a.ndim == 4 else rng.uniform(0.2, 0.6, a.shape) for a in layer.get_weights()]
                 layer.set_weights(drawn)
                 weights.append(as_torch(layer))
         image = rng.uniform(-1, 1, (1, side, side, 1)).astype(np.float32)
@@ -220,7 +219,7 @@ def as_torch(layer) -> dict[str, np.ndarray]:
     outputs = np.arange(arrays[0].shape[-1])
     if layer.name.startswith("up"):
         outputs = outputs.reshape(4, -1).T.ravel()
-    kernel, *bias = (np.ascontiguousarray(a[..., outputs]) for a in arrays)
+    kernel, *bias = (a[..., outputs] for a in arrays)
     return {"weight": np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))} | ({"bias": bias[0]} if bias else {})
 
 
@@ -241,9 +240,10 @@ def work(config: Config, whole: int) -> dict[str, int]:
     from paper_ssum_cyclegan.generator import build_generator
 
     network = build_generator(config)
-    g, d = 2 * multiply_adds(network, config.side), 2 * multiply_adds(build_discriminator(config), config.side)
+    patch = (1, config.side, config.side, 1)
+    g, d = 2 * multiply_adds(network, patch), 2 * multiply_adds(build_discriminator(config), patch)
     steps = {f"training step, batch {n}": n * (12 * g + 16 * d) for n in BATCHES}
-    return steps | {"forward": g, f"restoring {whole} x {whole}": 2 * multiply_adds(network, whole)}
+    return steps | {"forward": g, f"restoring {whole} x {whole}": 2 * multiply_adds(network, (1, whole, whole, 1))}
 
 
 # --- Data ---

@@ -11,6 +11,7 @@ import tifffile
 from common import paper
 from common.__main__ import main
 from paper_ssum_cyclegan import Config
+from paper_ssum_cyclegan.ablation import ablation
 from paper_ssum_cyclegan.disturbances import DISTURBANCES
 from paper_ssum_cyclegan.evaluate import NETWORK, OPTICAL, SEM, WIENER, disturbance_items, measure, median, score_items, simulated, width_items, widths
 from tests.helpers import publish_untrained
@@ -122,3 +123,14 @@ def test_command(tmp_path, capsys):
     assert "line width, median error" in document["notes"]["without a number"]  # an untrained network shows no line
     assert main(["evaluate", "ssum_cyclegan", "--out", str(tmp_path / "none"), *flags[:2], "--chips", "0"]) == 2
     assert "at least 1" in capsys.readouterr().err and not (tmp_path / "none").exists()
+
+
+def test_ablation(tmp_path):
+    with pytest.raises(ValueError, match="at least 2"):
+        ablation(tmp_path, steps=1)
+    ablation(tmp_path, blocks=(1, 2), dropout=(0.0,), steps=2, chips=1)
+    before = (tmp_path / "blocks1_dropout0" / "final.weights.h5").stat().st_mtime_ns
+    ablation(tmp_path, blocks=(1,), dropout=(0.0,), steps=2, chips=1)  # nothing is trained again
+    assert (tmp_path / "blocks1_dropout0" / "final.weights.h5").stat().st_mtime_ns == before
+    lines = (tmp_path / "ablation.csv").read_text().splitlines()
+    assert lines[0].startswith("blocks,dropout,psnr") and [line.split(",")[0] for line in lines[1:]] == ["1", "optical image"]
