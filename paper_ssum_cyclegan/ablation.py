@@ -19,7 +19,7 @@ def ablation(
     """Train every combination from the preset `tiny` into a run folder of its own, and write ablation.csv: mean scores on chips that none of them saw.
 
     Args:
-        out: the folder, made if missing; runs that are finished already are not trained again.
+        out: the folder, made if missing; runs that were begun in it go on, finished ones stay as they are.
         blocks: residual blocks of either generator.
         dropout: rates.
         steps: of each training, half of them at the full rate.
@@ -37,8 +37,7 @@ def ablation(
             config = replace(Config.tiny(), blocks=count, dropout=rate, pairs=32, seed=seed, steps=steps, constant_steps=steps - steps // 2,
                              falling_steps=steps // 2, checkpoint_every=steps, validate_every=steps)  # fmt: skip
             run = out / f"blocks{count}_dropout{rate:g}"
-            if not (run / "final.weights.h5").is_file():
-                train_ssum_cyclegan(config, run)
+            train_ssum_cyclegan(config, run, resume=run.exists())  # which refuses other settings, and does nothing where all steps are done
             restore, config = Restorer.load(str(run))
             cases = cases or simulated(config, "ablation", seed, chips)
             found = [scores(case.sem, restore(case.optical)) for case in cases]

@@ -8,8 +8,8 @@ from itertools import product
 import cv2
 import numpy as np
 
-SIGMAS = (0.0, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5)  # pixels, of the point spread that is undone; 0 is the image as it is
-NOISES = (0.02, 0.05, 0.1, 0.2, 0.4)  # over the image's deviation
+SIGMAS = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0)  # pixels, of the point spread that is undone; 0 is the image as it is
+NOISES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # over the image's deviation
 
 
 def wiener(image: np.ndarray, sigma: float, noise: float) -> np.ndarray:

@@ -7,7 +7,7 @@ from keras import initializers, layers
 
 from common.layers import instance_normalization
 
-from .parts import DEVIATION, SLOPE, Mirror
+from .parts import DEVIATION, SLOPE, CutTo, Mirror, MirrorTo
 
 
 def _kernels():
@@ -42,13 +42,13 @@ def build_resnet(width: int, blocks: int, name: str) -> keras.Model:
 
 
 def build_unet(width: int, side: int, name: str) -> keras.Model:
-    """pix2pix' generator: halved down to one pixel at the training `side`, a power of 2 whose multiples all sides must be, and back, every size joined again.
+    """pix2pix' generator: halved down to one pixel at the training `side`, a power of 2, and back, every size joined again. Others are mirrored up to it.
 
     Batch normalisation but for the first and the innermost convolution; its dropout, in the three innermost of the way up, is left out as in our `small`.
     """
     depth = side.bit_length() - 1
-    image = x = keras.Input((None, None, 1), name="image")
-    finer = []
+    image = keras.Input((None, None, 1), name="image")
+    x, finer = MirrorTo(side, name="enclose")(image), []
     for k in range(depth):
         filters, inner = width * min(2**k, 8), 0 < k < depth - 1
         if k:
@@ -66,4 +66,4 @@ def build_unet(width: int, side: int, name: str) -> keras.Model:
         x = layers.Concatenate(name=f"up{k}_join")([x, finer.pop()])
     x = layers.ReLU(name="up0_act")(x)
     x = layers.Conv2DTranspose(1, 4, 2, padding="same", kernel_initializer=_kernels(), dtype="float32", name="up0_conv")(x)
-    return keras.Model(image, layers.Activation("tanh", name="tanh", dtype="float32")(x), name=name)
+    return keras.Model(image, CutTo(name="cut")([layers.Activation("tanh", name="tanh", dtype="float32")(x), image]), name=name)

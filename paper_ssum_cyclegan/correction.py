@@ -28,7 +28,7 @@ def flat_field(image: np.ndarray, sigma: float = 50.0) -> np.ndarray:
     return flat * (image.mean() / flat.mean())
 
 
-def denoise(image: np.ndarray, method: Literal["median", "nlm"] = "median") -> np.ndarray:
+def denoise(image: np.ndarray, method: Literal["median", "nlm"]) -> np.ndarray:
     """Median of 3 x 3 pixels, or non-local means (5 x 5 patches, 13 x 13 search) of strength 0.8 times the noise estimated in the image."""
     image = np.float32(image)
     if method == "median":
@@ -73,14 +73,14 @@ class Correction:
     """Which steps are done. Those of a single frame come before stitching, those of the grey scale after it, or frames would get a scale each."""
 
     flat: bool = False  # divide every frame by its background
-    denoise: bool = False  # median of 3 x 3 pixels
+    denoise: Literal["no", "median", "nlm"] = "no"  # median of 3 x 3 pixels, or non-local means
     contrast: bool = False  # equalise the histogram by tiles
     sharpen: bool = False  # unsharp mask
 
     def of_frame(self, image: np.ndarray) -> np.ndarray:
         """Flat field and denoising, in the image's own units."""
         image = flat_field(image) if self.flat else np.float32(image)
-        return denoise(image) if self.denoise else image
+        return image if self.denoise == "no" else denoise(image, self.denoise)
 
     def of_mosaic(self, image: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
         """Contrast, sharpening and grey scale, in [0, 1]; where: pixels that count for the scale."""

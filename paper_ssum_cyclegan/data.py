@@ -102,7 +102,11 @@ def training_pairs(config: Config, data: Path | None) -> tuple[Sequence[Pair], S
     """Pairs to train on and pairs to validate on: simulated chips, or the folders `train` and `val` that `paper_ssum_cyclegan.preprocess` writes."""
     if data is None:
         return SimulatedPairs(config, "train", config.pairs), SimulatedPairs(config, "val", config.validation_pairs)
-    return tuple(FolderPairs(Path(data) / split, config.reduction, config.side) for split in ("train", "val"))
+    found = tuple(FolderPairs(Path(data) / split, config.reduction, config.side) for split in ("train", "val"))
+    for pairs in found:
+        for k in range(len(pairs)):  # a bad pair must not stop a training that has begun
+            pairs[k]
+    return found
 
 
 def describe_data(config: Config, data: Path | None) -> dict:
@@ -153,7 +157,10 @@ def placed(shape: tuple[int, int], config: Config, rng: np.random.Generator) -> 
     flips = rng.choice((-1.0, 1.0), 2)
     turn = np.array([[cosine, -sine], [sine, cosine]]) * flips / scale
     centre = np.array([rng.uniform(reach / scale, n - 1 - reach / scale) if n - 1 > 2 * reach / scale else (n - 1) / 2 for n in shape[::-1]])
-    return np.column_stack([turn, centre - turn @ np.full(2, (config.side - 1) / 2)])
+    first = centre - turn @ np.full(2, (config.side - 1) / 2)
+    if np.allclose(np.abs(turn), np.rint(np.abs(turn)), atol=1e-9):  # pixels stay pixels, or interpolation would smooth the noise of every patch
+        turn, first = np.rint(turn), np.rint(first)
+    return np.column_stack([turn, first])
 
 
 def cut(picture: np.ndarray, where: np.ndarray, side: int) -> np.ndarray:

@@ -35,16 +35,10 @@ def rotation(optical, sem, rng, degrees: float):
     return tuple(cv2.warpAffine(image, turn, image.shape[::-1], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT) for image in (optical, sem))
 
 
-def shift(optical, sem, rng, pixels: int):
-    """Of the optical image alone: a worse registration."""
-    return np.roll(optical, (pixels, pixels), (0, 1)), sem
-
-
 DISTURBANCES: dict[str, Disturbance] = {
     **{f"noise of {n}/255": partial(noise, sigma=n / 255) for n in (5, 10, 20)},
     **{f"blur of {sigma} px": partial(blur, sigma=sigma) for sigma in (0.5, 1.0, 2.0)},
-    **{f"gain {factor}": partial(gain, factor=factor) for factor in (0.8, 1.2)},
+    "gain 1.2": partial(gain, factor=1.2),  # less than 1 is undone by the grey scale
     **{f"gamma {exponent}": partial(gamma, exponent=exponent) for exponent in (0.8, 1.2)},
     **{f"rotation of {degrees} degrees": partial(rotation, degrees=degrees) for degrees in (2, 5)},
-    **{f"shift of {pixels} px": partial(shift, pixels=pixels) for pixels in (2, 5)},
 }

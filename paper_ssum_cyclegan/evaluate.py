@@ -7,16 +7,17 @@ what disturbed inputs cost; and the user's registered pairs (items that start wi
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from common.data import example_rng
+from common.data import example_rng, intensity_range, to_unit_range
 from common.evaluation import drop_undefined, item, paired_gain, write_results, write_table
 from common.metrics import bootstrap_interval
 from common.papers import paper
@@ -27,15 +28,16 @@ from .baselines import tune, wiener
 from .config import Config
 from .data import FolderPairs, unit
 from .disturbances import DISTURBANCES
-from .measures import affine_fit, aligned, difference_maps, invented, psnr, radial_spectrum_distance, scores
+from .measures import affine_fit, aligned, difference_maps, edge_ratio, invented, psnr, radial_spectrum_distance, scores
 from .metrology import summary, width_errors
 
 CONVENTION = (
     "PSNR and SSIM: 8-bit display images, 2 border pixels left out; EPI: correlation of Laplacians; fit: after the best affine grey scale; aligned: "
-    "after the best whole shift of up to 8 pixels, then the fit; both sides alike; 95 % bootstrap intervals over images"
+    "after the best whole shift of up to 8 pixels, then the fit; truth without noise where simulated; both sides alike; 95 % bootstrap intervals over images"
 )
 NETWORK, OPTICAL, WIENER, SEM = "network", "optical", "Wiener", "sem"
-VIEWS = {"": "", "_fit": ", fitted", "_aligned": ", aligned and fitted"}
+VIEWS = {"": "", "_fit": ", fitted", "_aligned": ", aligned and fitted", "_ecc": ", aligned to a fraction of a pixel and fitted"}
+CANDIDATES = [(0.0, 0.1), *product((1.0, 1.5, 2.0, 2.5, 3.0), (0.05, 0.1, 0.2, 0.4))]  # of the filter for widths: sigma, noise
 SIDE = 512  # pixels of simulated chips
 
 
@@ -68,38 +70,37 @@ def evaluate_ssum_cyclegan(
     restore, config = Restorer.load(weights)
     recorded = FolderPairs(data, config.reduction, 64) if data is not None else []
     out.mkdir(parents=True, exist_ok=True)
-    tuning = simulated(config, "tuning", seed, tuning_chips)
-    filter_numbers = tune([(case.optical, case.sem) for case in tuning], lambda sem, image: psnr(sem, affine_fit(sem, image)))
-    filtered = partial(wiener, sigma=filter_numbers[0], noise=filter_numbers[1])
-    methods = {OPTICAL: lambda image: image, WIENER: filtered, NETWORK: restore}
-    offsets = {name: median(errors) for name, (errors, _) in widths(tuning, methods).items()}
-    cases = simulated(config, "test", seed, chips)
-    found = measure(cases, methods)
+    tuning, cases = simulated(config, "tuning", seed, tuning_chips), simulated(config, "test", seed, chips)
+    filters = Filters.tuned(tuning)
+    methods = {OPTICAL: lambda image: image, WIENER: filters, NETWORK: restore}
+    converted = convert(cases, methods)
+    found = measure(cases, converted)
     items, rows = score_items("", found), table_rows("simulated", found)
-    items |= width_items(cases, methods, offsets)
+    methods[WIENER] = filters.for_widths
+    offsets = {name: median(errors) for name, (errors, _) in widths(tuning, convert(tuning, methods)).items()}
+    items |= width_items(cases, convert(cases, methods), offsets)
     if disturbed:
         more, table = disturbance_items(cases[:disturbed], restore, seed)
         items |= more
         write_table(out / "disturbances.csv", table)
     if len(recorded):
         recorded = [Case(optical, sem, np.empty((0, 5)), np.nan) for optical, sem in recorded]
-        found = measure(recorded, methods)
-        items |= score_items("R: ", found)
+        found = measure(recorded, convert(recorded, methods | {WIENER: filters}))
+        items |= score_items("R: ", found, published=1.64)
         rows += table_rows("recorded", found)
-    notes = {
-        "Wiener": ["sigma {:g} px, noise {:g}".format(*filter_numbers)],
-        "offsets": [f"{name}: {value[0]:.1f} nm off line widths" for name, value in offsets.items()],
-    }
+    notes = {"filters": [f"Wiener {filters.numbers} for scores, {filters.width_numbers} for widths: sigma in pixels, noise over the deviation"]}
+    notes["offsets"] = [f"{name}: {offset[0]:.1f} nm off line widths" for name, offset in offsets.items()]
     reverse = Restorer.reverse(weights, config)
     if reverse is not None:
-        errors = [float(np.abs(reverse(restore(case.optical)) - case.optical).mean()) for case in cases]
+        errors = [float(np.abs(reverse(images[NETWORK]) - images[OPTICAL]).mean()) for images in converted]
         items["cycle error of optical images"] = item(float(np.mean(errors)), "of the range", None, None, len(errors), bootstrap_interval(errors))
         figures.draw_losses(out / "losses.png", Path(weights) / "metrics.csv")
     else:
         notes["not run"] = ["cycle error and losses: give --weights the run folder, which has the other generator and the log"]
     notes["without a number"] = drop_undefined(items)
     write_table(out / "scores.csv", rows)
-    figures.draw_examples(out / "examples.png", [(case.optical, filtered(case.optical), restore(case.optical), case.sem) for case in cases[:4]])
+    shown = [(images[OPTICAL], images[WIENER], images[NETWORK], case.sem) for case, images in zip(cases[:4], converted, strict=False)]
+    figures.draw_examples(out / "examples.png", shown)
     write_results(out, "ssum_cyclegan", str(weights), seed, items, CONVENTION, notes=notes)
     return items
 
@@ -108,7 +109,7 @@ def evaluate_ssum_cyclegan(
 
 
 class Restorer:
-    """image (height, width) float32 in [0, 1], sides multiples of 4 -> its conversion, the same."""
+    """image (height, width) float32 in [0, 1] -> its conversion, the same; one pass, mirrored up to what the network takes."""
 
     def __init__(self, network):
         self.run = tf.function(partial(network, training=False), reduce_retracing=True)
@@ -130,37 +131,77 @@ class Restorer:
         return cls(network)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        return (np.asarray(self.run(2 * tf.constant(np.float32(image)[None, ..., None]) - 1))[0, ..., 0] + 1) / 2
+        height, width = image.shape
+        padded = np.pad(np.float32(image), [(0, -n % paper("ssum_cyclegan").multiple) for n in image.shape], "symmetric")
+        return (np.asarray(self.run(2 * tf.constant(padded[None, ..., None]) - 1))[0, :height, :width, 0] + 1) / 2
+
+
+@dataclass(frozen=True)
+class Filters:
+    """The linear filter that competes: Wiener's, and the grey scale, slope and intercept, that fits its images to SEM images best. Another one for widths."""
+
+    numbers: tuple[float, float]
+    scale: tuple[float, float]
+    width_numbers: tuple[float, float]
+
+    @classmethod
+    def tuned(cls, cases: Sequence[Case]) -> Filters:
+        """On these cases, which should serve nothing else: on the fitted PSNR of their middles, and on the median error of their line widths."""
+        middles = [tuple(image[128:384, 128:384] for image in (case.optical, case.sem)) for case in cases]
+        numbers = tune(middles, lambda sem, image: psnr(sem, affine_fit(sem, image)))
+        filtered = [np.stack([wiener(optical, *numbers), sem]).reshape(2, -1) for optical, sem in middles]
+        slope, intercept = np.polyfit(*np.concatenate(filtered, axis=1).astype(np.float64), 1)
+
+        def width_error(numbers: tuple[float, float]) -> float:
+            errors, lines = widths(cases, [{WIENER: wiener(case.optical, *numbers)} for case in cases])[WIENER]
+            value = summary(errors - median(errors), lines)["width_median_error"]
+            return value if np.isfinite(value) else np.inf
+
+        return cls(numbers, (float(slope), float(intercept)), min(CANDIDATES, key=width_error))
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        slope, intercept = self.scale
+        return np.float32(slope) * wiener(image, *self.numbers) + np.float32(intercept)
+
+    def for_widths(self, image: np.ndarray) -> np.ndarray:
+        return wiener(image, *self.width_numbers)
 
 
 # --- Cases and scores ---
 
 
 def simulated(config: Config, stream: str, seed: int, count: int) -> list[Case]:
-    """Chips that no training draws, without misalignment: the truth must be true."""
+    """Chips that no training draws, without misalignment, and their SEM images without noise on the grey scale of the noisy ones: the truth must be true."""
     from .simulator import simulate_pair
 
     cases = []
     for k in range(count):
         pair = simulate_pair((seed, k, *stream.encode()), (SIDE, SIDE), config.pixel_size)
-        cases.append(Case(unit(pair.optical), unit(pair.sem), pair.layout.lines, pair.layout.pixel_size))
+        range_ = np.asarray(intensity_range(pair.sem[None, ..., None]))[0, 0]
+        truth = np.clip(to_unit_range(pair.sem_clean, range_), 0, 1)
+        cases.append(Case(unit(pair.optical), truth, pair.layout.lines, pair.layout.pixel_size))
     return cases
 
 
-def measure(cases: Sequence[Case], methods: dict[str, Callable]) -> dict[str, dict[str, np.ndarray]]:
-    """Name of a number -> method -> (cases,): `measures.scores`; differences on edges and elsewhere, invented and lost, all aligned and fitted; spectra."""
+def convert(cases: Sequence[Case], methods: dict[str, Callable]) -> list[dict[str, np.ndarray]]:
+    """For each case, method -> what it makes of the optical image."""
+    return [{name: method(case.optical) for name, method in methods.items()} for case in cases]
+
+
+def measure(cases: Sequence[Case], converted: Sequence[dict]) -> dict[str, dict[str, np.ndarray]]:
+    """Name of a number -> method -> (cases,): `measures.scores`; differences on edges and elsewhere; what was invented and lost; spectra."""
     found: dict[str, dict[str, list[float]]] = {}
-    for case in tqdm(cases, desc="chips", unit="image", leave=False):
-        for name, method in methods.items():
-            image = method(case.optical)
+    for case, images in zip(tqdm(cases, desc="chips", unit="image", leave=False), converted, strict=True):
+        for name, image in images.items():
             y, g = aligned(case.sem, image)
-            g = affine_fit(y, g)
-            differences, structures = difference_maps(y, g), invented(case.sem, image)
-            numbers = scores(case.sem, image) | {
+            differences, structures = difference_maps(y, affine_fit(y, g)), invented(case.sem, image)
+            numbers = scores(case.sem, image, ecc=True) | {
                 "on edges": differences.on_edges,
                 "elsewhere": differences.elsewhere,
-                "invented": structures.invented_per_megapixel,
-                "lost": structures.lost_per_megapixel,
+                "invented": structures.invented / image.size * 1e6,
+                "invented area": structures.share(1),
+                "lost area": structures.share(-1),
+                "gradients": edge_ratio(case.sem, image),
                 "spectrum": radial_spectrum_distance(y, g),
             }
             for number, value in numbers.items():
@@ -168,17 +209,19 @@ def measure(cases: Sequence[Case], methods: dict[str, Callable]) -> dict[str, di
     return {number: {name: np.array(values) for name, values in methods.items()} for number, methods in found.items()}
 
 
-def score_items(prefix: str, found: dict) -> dict:
+def score_items(prefix: str, found: dict, published: float | None = None) -> dict:
+    """published: the paper's gain in PSNR over the optical image, which says something about recorded pairs only."""
     items = {}
     for score, unit_ in (("psnr", "dB"), ("ssim", ""), ("epi", "")):
         for key, label in VIEWS.items():
             values = found[f"{score}{key}"]
             for rival in (OPTICAL, WIENER):
-                published = 1.64 if (score, rival, key) == ("psnr", OPTICAL, "") else None
+                theirs = published if (score, rival, key) == ("psnr", OPTICAL, "") else None
                 name = f"{prefix}{score.upper()} gain over the {'optical image' if rival == OPTICAL else 'tuned Wiener filter'}{label}"
-                items[name] = paired_gain(values[NETWORK], values[rival], unit_, published)
+                items[name] = paired_gain(values[NETWORK], values[rival], unit_, theirs)
     labels = {"on edges": "mean difference on edges", "elsewhere": "mean difference elsewhere", "invented": "invented structures per megapixel"}
-    labels |= {"lost": "lost structures per megapixel", "spectrum": "distance of spectra"}
+    labels |= {"invented area": "invented, share of the area", "lost area": "lost, share of the area", "gradients": "sum of gradients over the truth's"}
+    labels |= {"spectrum": "distance of spectra"}
     for number, label in labels.items():
         ours, theirs = found[number][NETWORK], found[number][OPTICAL]
         items[prefix + label] = item(
@@ -194,15 +237,14 @@ def table_rows(label: str, found: dict) -> list[dict]:
 # --- Line widths ---
 
 
-def widths(cases: Iterable[Case], methods: dict[str, Callable]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def widths(cases: Sequence[Case], converted: Sequence[dict]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Method, or the SEM image itself -> errors of widths and pitches in nm, (n, 2), and the lines, (n, 5), of all cases. Optical images have no rims."""
-    errors: dict[str, list] = {}
-    cases = [case for case in cases if len(case.lines)]
-    for case in cases:
-        images = {name: method(case.optical) for name, method in methods.items()} | {SEM: case.sem}
-        for name, found in width_errors(images, case.sem, case.lines, case.pixel_size, blurred=(OPTICAL, WIENER)).items():
-            errors.setdefault(name, []).append(found)
-    lines = np.concatenate([case.lines for case in cases]) if cases else np.empty((0, 5))
+    names, lines = [*converted[0], SEM], np.concatenate([case.lines for case in cases])
+    errors: dict[str, list] = {name: [np.empty((0, 2))] for name in names}
+    for case, images in zip(cases, converted, strict=True):
+        if len(case.lines):
+            for name, found in width_errors(images | {SEM: case.sem}, case.sem, case.lines, case.pixel_size, blurred=(OPTICAL, WIENER)).items():
+                errors[name].append(found)
     return {name: (np.concatenate(found), lines) for name, found in errors.items()}
 
 
@@ -211,9 +253,9 @@ def median(errors: np.ndarray) -> np.ndarray:
     return np.array([np.median(column[np.isfinite(column)]) if np.isfinite(column).any() else 0.0 for column in errors.T])
 
 
-def width_items(cases: Sequence[Case], methods: dict[str, Callable], offsets: dict[str, np.ndarray]) -> dict:
+def width_items(cases: Sequence[Case], converted: Sequence[dict], offsets: dict[str, np.ndarray]) -> dict:
     """Errors of line widths and pitches: medians of absolute ones, after each kind of image was given the offset that it needs on other chips."""
-    found = {name: summary(errors - offsets[name], lines) for name, (errors, lines) in widths(cases, methods).items()}
+    found = {name: summary(errors - offsets[name], lines) for name, (errors, lines) in widths(cases, converted).items()}
     items = {}
     for what in ("width", "pitch"):
         for number, unit_ in (("median_error", "nm"), ("spread", "nm"), ("found", "")):

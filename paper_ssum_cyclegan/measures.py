@@ -17,6 +17,8 @@ from skimage.morphology import disk
 
 from common.metrics import psnr, ssim
 
+from .stitching import correlation_surface
+
 RADIUS = 8  # px, how far alignment looks
 EDGES = 0.1  # share of the pixels that an edge mask holds
 BAND = 0.02, 0.4  # cycles per px: below lies shading, above the noise of the SEM
@@ -75,19 +77,9 @@ def _correlations(y: np.ndarray, g: np.ndarray, radius: int) -> np.ndarray:
     y, g = _checked(y, g)
     if min(y.shape) <= 2 * radius:
         raise ValueError(f"images of {y.shape} are too small for shifts up to {radius} px; give sides above {2 * radius}")
-    shape = [fft.next_fast_len(n + radius, real=True) for n in y.shape]
-    y, g, one = y - y.mean(dtype=np.float64), g - g.mean(dtype=np.float64), np.ones(y.shape)
-    of_y, of_g = ([fft.rfft2(image, shape) for image in (one, image, image**2)] for image in (y, g))
-    shifts = np.arange(-radius, radius + 1)
-
-    def sums(a, b):
-        return fft.irfft2(a.conj() * b, shape)[np.ix_(shifts, shifts)]
-
-    count = sums(of_y[0], of_g[0])
-    mean_y, mean_g = sums(of_y[1], of_g[0]) / count, sums(of_y[0], of_g[1]) / count
-    variance_y, variance_g = sums(of_y[2], of_g[0]) / count - mean_y**2, sums(of_y[0], of_g[2]) / count - mean_g**2
-    spread = np.sqrt(np.maximum(variance_y, 0) * np.maximum(variance_g, 0))
-    return np.where(spread > 1e-12, (sums(of_y[1], of_g[1]) / count - mean_y * mean_g) / np.maximum(spread, 1e-12), 0.0)
+    surface, _ = correlation_surface(y, g)  # of where g lies, the reverse of what it shows
+    middle = tuple(slice(n - 1 - radius, n + radius) for n in y.shape)
+    return surface[middle][::-1, ::-1]
 
 
 def best_shift(y: np.ndarray, g: np.ndarray, radius: int = RADIUS) -> tuple[int, int]:
@@ -137,10 +129,13 @@ def ecc_aligned(y: np.ndarray, g: np.ndarray, radius: int = RADIUS) -> tuple[np.
     return result if abs(_correlations(*result, 0).item()) > abs(before) else whole
 
 
-def scores(y: np.ndarray, g: np.ndarray, radius: int = RADIUS) -> dict[str, float]:
-    """psnr (dB), ssim and epi as they are, with `_fit` after `affine_fit`, and with `_aligned` after `aligned` and then `affine_fit`."""
-    near_y, near_g = aligned(y, g, radius)
-    pairs = {"": (y, g), "_fit": (y, affine_fit(y, g)), "_aligned": (near_y, affine_fit(near_y, near_g))}
+def scores(y: np.ndarray, g: np.ndarray, radius: int = RADIUS, ecc: bool = False) -> dict[str, float]:
+    """psnr (dB), ssim and epi as they are, `_fit` after `affine_fit`, `_aligned` after `aligned` and the fit.
+
+    With `ecc`, which takes a second, also `_ecc` after `ecc_aligned` and the fit.
+    """
+    moved = {"_aligned": aligned(y, g, radius)} | ({"_ecc": ecc_aligned(y, g, radius)} if ecc else {})
+    pairs = {"": (y, g), "_fit": (y, affine_fit(y, g))} | {suffix: (near, affine_fit(near, image)) for suffix, (near, image) in moved.items()}
     return {name + suffix: measure(*pair) for suffix, pair in pairs.items() for name, measure in (("psnr", psnr), ("ssim", ssim), ("epi", epi))}
 
 
@@ -172,13 +167,18 @@ def difference_maps(y: np.ndarray, g: np.ndarray) -> Differences:
 
 @dataclass(frozen=True, eq=False)
 class Structures:
-    """invented, lost  counts; the same per megapixel of the area judged; where  int8 map of that area: 1 invented, -1 lost, 0 neither."""
+    """invented, lost  counts; where  int8 map of the area judged: 1 invented, -1 lost, 0 neither.
+
+    What is lost grows together where much is: compare images by the shares of their area, not by counts.
+    """
 
     invented: int
     lost: int
-    invented_per_megapixel: float
-    lost_per_megapixel: float
     where: np.ndarray
+
+    def share(self, kind: int) -> float:
+        """Of the area judged, invented (1) or lost (-1)."""
+        return float((self.where == kind).mean())
 
 
 def invented(y: np.ndarray, g: np.ndarray, tolerance: int = 2, radius: int = RADIUS) -> Structures:
@@ -208,8 +208,7 @@ def invented(y: np.ndarray, g: np.ndarray, tolerance: int = 2, radius: int = RAD
     area, edges_g, edges_y = (np.bincount(pieces[mask], minlength=count + 1) for mask in (strong, unmatched(slope_g, slope_y), unmatched(slope_y, slope_g)))
     kind = np.where((area >= AREA) & (np.maximum(edges_g, edges_y) >= AREA), np.sign(edges_g - edges_y), 0)
     kind[0] = 0
-    more, fewer = int((kind == 1).sum()), int((kind == -1).sum())
-    return Structures(more, fewer, more / y.size * 1e6, fewer / y.size * 1e6, np.int8(kind[pieces]))
+    return Structures(int((kind == 1).sum()), int((kind == -1).sum()), np.int8(kind[pieces]))
 
 
 # Spectra
@@ -218,7 +217,8 @@ def invented(y: np.ndarray, g: np.ndarray, tolerance: int = 2, radius: int = RAD
 def radial_spectrum_distance(y: np.ndarray, g: np.ndarray) -> float:
     """Mean over rings from 0.02 to 0.4 cycles per px of |ln of the ratio of mean powers|: 0 for equal spectra, ln 4 for noise of twice the deviation.
 
-    Means are removed and a Hann window is used; a ring is as wide as one sample along the shorter side; the power of rounding to 8 bits is added to both.
+    Both have the deviation of y first, for contrast is no structure. Means are removed and a Hann window is used; a ring is as wide as one sample along the
+    shorter side; the power of rounding to 8 bits is added to both.
     """
     y, g = _checked(y, g)
     window = np.outer(*(np.hanning(n + 2)[1:-1] for n in y.shape))
@@ -227,7 +227,8 @@ def radial_spectrum_distance(y: np.ndarray, g: np.ndarray) -> float:
     band = (frequency >= BAND[0]) & (frequency <= BAND[1])
 
     def power(image):
-        spectrum = np.abs(fft.rfft2((image - image.mean()) * window)) ** 2 / (window**2).sum()
+        scaled = (image - image.mean()) * (y.std() / max(float(image.std()), 1e-12))
+        spectrum = np.abs(fft.rfft2(scaled * window)) ** 2 / (window**2).sum()
         return mean(spectrum[band], ring[band], np.unique(ring[band])) + CODE**2 / 12
 
     return float(np.abs(np.log(power(g) / power(y))).mean())

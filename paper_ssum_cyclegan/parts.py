@@ -31,6 +31,42 @@ class Mirror(layers.Layer):
 
 
 @registered
+class MirrorTo(layers.Layer):
+    """Height and width up to multiples of `multiple`, mirrored at the lower and right border as often as it takes."""
+
+    def __init__(self, multiple: int, **kwargs):
+        super().__init__(**kwargs)
+        self.multiple = multiple
+
+    def call(self, inputs):
+        for axis in (1, 2):
+            length = ops.shape(inputs)[axis]
+            place = ops.arange((length + self.multiple - 1) // self.multiple * self.multiple) % (2 * length)
+            inputs = ops.take(inputs, ops.minimum(place, 2 * length - 1 - place), axis=axis)
+        return inputs
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, channels = input_shape
+        return (batch, *(n and -(-n // self.multiple) * self.multiple for n in (height, width)), channels)
+
+    def get_config(self):
+        return {**super().get_config(), "multiple": self.multiple}
+
+
+@registered
+class CutTo(layers.Layer):
+    """The first of two inputs, cut to the height and width of the second."""
+
+    def call(self, inputs):
+        x, like = inputs
+        _, height, width, _ = ops.shape(like)
+        return x[:, :height, :width]
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[1][:3], input_shape[0][3])
+
+
+@registered
 class DepthToSpace(layers.Layer):
     """(batch, h, w, 4 c) -> (batch, 2 h, 2 w, c): channel (2 a + b) c + k becomes pixel (2 i + a, 2 j + b) of channel k (Shi et al. 2016)."""
 

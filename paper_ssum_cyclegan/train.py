@@ -62,6 +62,7 @@ class SSUMCycleGAN(Trainer):
 
         def objective():
             fake_y, fake_x = net["G"](x, training=True), net["F"](y, training=True)
+            kept = [(v, tf.identity(v)) for name in "GF" for v in net[name].non_trainable_variables if "float" in v.dtype]
             back_x, back_y = net["F"](fake_y, training=True), net["G"](fake_x, training=True)
             made.update(Y=fake_y, X=fake_x)
             # Discriminators only judge here: their variables are not the optimizer's.
@@ -71,7 +72,10 @@ class SSUMCycleGAN(Trainer):
                 "cycle_x": (losses.l1(back_x, x), config.cycle_weight),
                 "cycle_y": (losses.l1(back_y, y), config.cycle_weight),
             }
-            return weighted_sum(terms | self.options(x, y, fake_y))
+            terms |= self.options(x, y, fake_y)
+            for v, value in kept:  # a generator normalises by what it is for, not by converted images or those of the other domain
+                v.assign(value)
+            return weighted_sum(terms)
 
         logs = minimise(self.solvers["adam"], self.players["adam"], objective)
         shown = {domain: self.from_pool(domain, ops.stop_gradient(fake)) for domain, fake in made.items()}

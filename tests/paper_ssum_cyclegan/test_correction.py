@@ -30,7 +30,7 @@ def test_flat_field_takes_shading_away_and_keeps_the_mean():
 
 def test_median_is_the_median_and_non_local_means_keep_edges():
     image = rng().normal(size=(40, 50)).astype(np.float32)
-    np.testing.assert_array_equal(denoise(image)[1:-1, 1:-1], median_filter(image, 3)[1:-1, 1:-1])
+    np.testing.assert_array_equal(denoise(image, "median")[1:-1, 1:-1], median_filter(image, 3)[1:-1, 1:-1])
     step = np.float32(np.arange(96) >= 48) * np.ones((96, 1), np.float32)
     noisy = step + 0.1 * rng().standard_normal(step.shape).astype(np.float32)
     clean = denoise(noisy, "nlm")
@@ -79,6 +79,6 @@ def test_correction_does_what_is_asked_and_no_more():
     y, x = np.mgrid[:128, :128] / 128
     image = np.float32((1 + np.sin(40 * x)) * (1.5 - y) + 0.05 * rng().standard_normal((128, 128)))
     np.testing.assert_array_equal(Correction()(image), normalise(image))
-    np.testing.assert_array_equal(Correction(flat=True, denoise=True)(image), normalise(cv2.medianBlur(flat_field(image), 3)))
+    np.testing.assert_array_equal(Correction(flat=True, denoise="median")(image), normalise(cv2.medianBlur(flat_field(image), 3)))
     np.testing.assert_array_equal(Correction(contrast=True, sharpen=True)(image), normalise(unsharp(clahe(image))))
     np.testing.assert_array_equal(Correction(contrast=True).of_frame(image), image)  # or every frame would have its own

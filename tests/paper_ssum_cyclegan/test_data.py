@@ -62,6 +62,12 @@ def test_patches_have_the_scales_and_flips_that_were_asked_for():
     assert found == {(a * s, b * s) for s in (0.8, 1.25) for a in (1, -1) for b in (1, -1)}
 
 
+def test_patches_that_need_no_interpolation_get_none():
+    config, scene = replace(CONFIG, rotations=(0.0, 90.0), scales=(1.0,)), picture((120, 140))
+    seen = {value for k in range(8) for value in data.cut(scene, data.placed(scene.shape, config, np.random.default_rng(k)), 64).ravel().tolist()}
+    assert seen <= set(scene.ravel().tolist())
+
+
 def test_a_patch_is_what_scipy_makes_of_the_same_map():
     from scipy.ndimage import affine_transform
 
@@ -118,6 +124,16 @@ def test_bad_pairs_are_named(tmp_path, change, message):
         data.FolderPairs(tmp_path, 2, 64)[0]
 
 
+def test_a_bad_pair_is_found_before_the_training_begins(tmp_path):
+    good = picture((128, 128))
+    for split in ("train", "val"):
+        for name in "ab":
+            write_pair(tmp_path / split, name, good, good)
+    write_pair(tmp_path / "train", "b", good, good[:100])
+    with pytest.raises(ValueError, match="b_optical"):
+        data.training_pairs(CONFIG, tmp_path)
+
+
 # --- Restoring ---
 
 
@@ -131,6 +147,17 @@ def test_restoring_follows_gain_and_offset_and_keeps_the_pixel_size(tmp_path):
     first, second = (restore(load_micrograph(tmp_path / name), "ssum_cyclegan", weights=str(weights)).data for name in ("a.tif", "b.tif"))
     assert first.shape == (90, 121)
     np.testing.assert_allclose(second, 7 * first - 300, rtol=1e-3, atol=1e-2 * np.ptp(first))
+
+
+@pytest.mark.parametrize("shape", [(7, 300), (90, 121)])
+@pytest.mark.parametrize("network", ["ssum", "resnet", "unet"])
+def test_any_network_takes_any_size(tmp_path, network, shape):
+    from paper_ssum_cyclegan import PAPER
+
+    weights = publish_untrained(PAPER, replace(CONFIG, network=network, width=4, blocks=1), tmp_path)
+    tifffile.imwrite(tmp_path / "a.tif", picture(shape))
+    restored = restore(load_micrograph(tmp_path / "a.tif"), "ssum_cyclegan", weights=str(weights)).data
+    assert restored.shape == shape and np.isfinite(restored).all() and np.ptp(restored) > 0
 
 
 def test_acquisitions_have_either_contrast():
