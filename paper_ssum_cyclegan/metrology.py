@@ -8,7 +8,8 @@ edge is the mid-level.
 Measured on simulated lines of 5 to 25 px with 2 % noise: SEM widths err by +0.2 to +0.6 px where rims fall off three times faster outside than inside, by
 +1.0 to +1.9 px where they are symmetric with decays of 1 to 3 px, by less, or down to -1.3 px, beside spaces below some 6 px. Optical widths at a blur of sigma
 err by less than 0.3 px where line and space measure 5 sigma or more, else by -2 to +5 px, and below a pitch of some 3 sigma nothing is found. The spread is 0.1
-to 0.3 px; pitches err by less than 0.1 px. In the pictures of `simulator`, whose rims are broad and crest on the edge, SEM widths err by +2.1 px, spread 0.4.
+to 0.3 px; pitches err by less than 0.1 px. In the pictures of `simulator`, whose rims are broad and crest on the edge, SEM widths err by some +2 to +3 px: an
+offset to be found on other chips.
 """
 
 from __future__ import annotations
