@@ -76,16 +76,16 @@ def evaluate_ssum_cyclegan(
     converted = convert(cases, methods)
     found = measure(cases, converted)
     items, rows = score_items("", found), table_rows("simulated", found)
-    methods[WIENER] = filters.for_widths
-    offsets = {name: median(errors) for name, (errors, _) in widths(tuning, convert(tuning, methods)).items()}
-    items |= width_items(cases, convert(cases, methods), offsets)
+    measured = [[images | {WIENER: filters.for_widths(images[OPTICAL])} for images in each] for each in (convert(tuning, methods), converted)]
+    offsets = {name: median(errors) for name, (errors, _) in widths(tuning, measured[0]).items()}
+    items |= width_items(cases, measured[1], offsets)
     if disturbed:
         more, table = disturbance_items(cases[:disturbed], restore, seed)
         items |= more
         write_table(out / "disturbances.csv", table)
     if len(recorded):
         recorded = [Case(optical, sem, np.empty((0, 5)), np.nan) for optical, sem in recorded]
-        found = measure(recorded, convert(recorded, methods | {WIENER: filters}))
+        found = measure(recorded, convert(recorded, methods))
         items |= score_items("R: ", found, published=1.64)
         rows += table_rows("recorded", found)
     notes = {"filters": [f"Wiener {filters.numbers} for scores, {filters.width_numbers} for widths: sigma in pixels, noise over the deviation"]}

@@ -182,7 +182,8 @@ def _blurred(image: np.ndarray, sigma: float, relative: np.ndarray) -> np.ndarra
 
 
 def image_by_superlens(layout: Layout, seed, misalignment: float = 0.0) -> tuple[np.ndarray, np.ndarray, dict]:
-    """`superlens_view` with its truth: the image, the displacement as in `ChipPair`, and what was drawn.
+    """The layout through the microsphere, blurred, unevenly lit and noisy, metal the brighter or the darker material: (height, width) float32 in [0, 1]; with
+    it the displacement as in `ChipPair`, no longer than `misalignment` pixels anywhere, and what was drawn. seed: int or sequence of ints.
 
     Drawn: fwhm of the point spread in nm (standard deviation fwhm / 2.355) and relative_blur (height, width), its local factor from defocus; contrast with
     its sign; vignetting, the share of light lost at the corner furthest from vignetting_centre (row, column in pixels); electrons at white and readout noise.
@@ -216,14 +217,6 @@ def image_by_superlens(layout: Layout, seed, misalignment: float = 0.0) -> tuple
     drawn |= {"fwhm": fwhm, "relative_blur": np.float32(relative), "vignetting": vignetting, "electrons": float(electrons), "readout": readout}
     drawn["vignetting_centre"] = ((y + 1) * (shape[0] - 1) / 2, (x + 1) * (shape[1] - 1) / 2)
     return np.clip(image, 0, 1).astype(np.float32), displacement, drawn
-
-
-def superlens_view(layout: Layout, seed, misalignment: float = 0.0) -> np.ndarray:
-    """The layout through the microsphere: (height, width) float32 in [0, 1], blurred, unevenly lit and noisy, metal the brighter or the darker material.
-
-    seed: int or sequence of ints. misalignment: pixels, no place of the chip is displaced by more.
-    """
-    return image_by_superlens(layout, seed, misalignment)[0]
 
 
 # --- Pairs ---
