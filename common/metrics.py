@@ -9,6 +9,9 @@ CONVENTION = (
     "SSIM with an 11x11 Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03, population covariance, valid area; means over images, 95 % bootstrap intervals"
 )
 
+BAND = 0.02, 0.4  # cycles per px: below lies shading, above it mostly noise
+CODE = 1 / 255  # what an 8-bit file rounds to; nothing in a spectrum is known better
+
 
 def to_8bit(image: np.ndarray) -> np.ndarray:
     """(height, width) float in [0, 1] to uint8 as the convention says; uint8 passes through."""
@@ -64,3 +67,29 @@ def rank_correlation(error: np.ndarray, trust: np.ndarray, block: int = 8) -> fl
         return np.sqrt((tiles**2).mean((1, 3)))
 
     return float(spearmanr(reduced(error), reduced(trust), axis=None).statistic)
+
+
+def radial_spectrum_distance(truth: np.ndarray, image: np.ndarray) -> float:
+    """Mean over rings from 0.02 to 0.4 cycles per px of |ln of the ratio of mean powers|: 0 for equal spectra, ln 4 for noise of twice the deviation.
+
+    Both (height, width) on a scale on which the truth spans about [0, 1]. The image gets the deviation of the truth first, for contrast is no structure. Means
+    are removed and a Hann window is used; a ring is as wide as one sample along the shorter side; the power of rounding to 8 bits is added to both.
+    """
+    from scipy import fft, ndimage
+
+    truth, image = np.asarray(truth, np.float64), np.asarray(image, np.float64)
+    if truth.ndim != 2 or truth.shape != image.shape:
+        raise ValueError(f"cannot compare images of shapes {truth.shape} and {image.shape}; give two (height, width) images of one size")
+    if not (np.isfinite(truth).all() and np.isfinite(image).all()):
+        raise ValueError("cannot compare images with pixels that are not finite; replace them")
+    window = np.outer(*(np.hanning(n + 2)[1:-1] for n in truth.shape))
+    frequency = np.hypot(fft.fftfreq(truth.shape[0])[:, None], fft.rfftfreq(truth.shape[1])[None])
+    ring = np.rint(frequency * min(truth.shape)).astype(int)
+    band = (frequency >= BAND[0]) & (frequency <= BAND[1])
+
+    def power(values):
+        scaled = (values - values.mean()) * (truth.std() / max(float(values.std()), 1e-12))
+        spectrum = np.abs(fft.rfft2(scaled * window)) ** 2 / (window**2).sum()
+        return ndimage.mean(spectrum[band], ring[band], np.unique(ring[band])) + CODE**2 / 12
+
+    return float(np.abs(np.log(power(image) / power(truth))).mean())

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from common.data import example_rng, image_files
 from common.evaluation import drop_undefined, item, paired_gain, write_results, write_table
-from common.metrics import bootstrap_interval
+from common.metrics import bootstrap_interval, radial_spectrum_distance
 from common.micrograph import load_micrograph
 from common.papers import paper
 from common.restoring import load_network
@@ -30,15 +30,16 @@ from .baselines import HINDSIGHT, METHODS, oracle_gaussian, tune
 from .config import MULTIPLE, Config
 from .data import clean_patch, finish, prepare, sources, statistics, with_contrast
 from .distortions import Pair, distort, optional_steps
-from .experiments import column_items, frames_of, hallucination_items, series_items
+from .experiments import column_items, frames_of, hallucination_items, removal_items, series_items, tile_items
 from .recipes import RECIPES
 
 CONVENTION = (
     "PSNR: peak is the range of the target; SSIM: Gaussian window of sigma 1.5, data range of the target; error: mean absolute error in units of the distorted "
-    "image's standard deviation; both sides on the same target; 95 % bootstrap intervals over images"
+    "image's standard deviation; spectra: mean |ln of power over the target's| over rings; both sides on the same target; 95 % bootstrap intervals over images"
 )
 NETWORK, INPUT = "network", "distorted"
-SCORES = ("psnr", "ssim", "error")
+SCORES = ("psnr", "ssim", "error", "spectrum")
+LESS_IS_BETTER = ("error", "spectrum")
 DOSES = (2.0, 200.0)  # electrons per pixel, log-uniform, of distortions that are added to recorded micrographs
 NOISY = 0.05  # share of a micrograph's range above which its own noise makes it no truth
 PER_IMAGE = 2  # crops of one micrograph
@@ -100,7 +101,8 @@ def evaluate_cgrdn(
         rows += table_rows("recorded", found)
         write_table(out / "recorded.csv", [{"crop": name, **{m: round(float(v[k]), 3) for m, v in found["psnr"].items()}} for k, (name, _) in enumerate(crops)])
     if draws:
-        items |= column_items(restore, seed, draws) | hallucination_items(restore, seed)
+        items |= column_items(restore, seed, draws) | hallucination_items(restore, seed) | removal_items(restore, seed)
+        items |= tile_items(restore.network, config, seed)
     if frames is not None:
         items |= series_items(restore, frames, series.name)
     write_table(out / "scores.csv", rows)
@@ -117,7 +119,7 @@ class Restorer:
     """image (height, width) raw, sides multiples of 4 -> its restoration in the same units. Statistics of the whole image, no tiles."""
 
     def __init__(self, network):
-        self.run = tf.function(partial(network, training=False), reduce_retracing=True)
+        self.network, self.run = network, tf.function(partial(network, training=False), reduce_retracing=True)
 
     @classmethod
     def load(cls, weights: str) -> tuple[Restorer, Config]:
@@ -150,19 +152,22 @@ def ssim(target: np.ndarray, image: np.ndarray) -> float:
 def measure(restore: Callable, pairs: Sequence[Pair], strengths, label: str) -> dict:
     """Scores of all images against the targets, name of the score -> method -> (pairs,).
 
-    "psnr", "ssim" and "error" of the distorted image, the network, and every classical method at its tuned strength; "harm": what the network does to the
-    undistorted image, its mean absolute change over its standard deviation.
+    `SCORES` of the distorted image, the network, and every classical method at its tuned strength; "harm": what the network does to the undistorted image, its
+    mean absolute change over its standard deviation.
     strengths: method -> k, or one such table for each pair.
     """
-    found: dict[str, dict[str, list[float]]] = {"psnr": {}, "ssim": {}, "error": {}, "harm": {}}
+    found: dict[str, dict[str, list[float]]] = {score: {} for score in (*SCORES, "harm")}
     for k, pair in enumerate(tqdm(pairs, desc=label, unit="image", leave=False)):
         x, y, deviation = pair.distorted, pair.target, max(float(pair.distorted.std()), 1e-12)
+        black, span = float(y.min()), max(float(np.ptp(y)), 1e-12)
         table = strengths[k] if isinstance(strengths, list) else strengths
         images = {INPUT: x, NETWORK: restore(x)} | {name: METHODS[name][0](x, strength) for name, strength in table.items()}
         images[HINDSIGHT] = oracle_gaussian(x, y)
         found["harm"].setdefault(NETWORK, []).append(float(np.abs(restore(y) - y).mean()) / max(float(y.std()), 1e-12))
         for name, image in images.items():
-            for score, value in (("psnr", psnr(y, image)), ("ssim", ssim(y, image)), ("error", float(np.abs(image - y).mean()) / deviation)):
+            spectrum = radial_spectrum_distance((y - black) / span, (image - black) / span)
+            values = psnr(y, image), ssim(y, image), float(np.abs(image - y).mean()) / deviation, spectrum
+            for score, value in zip(SCORES, values, strict=True):
                 found[score].setdefault(name, []).append(value)
     return {score: {name: np.array(values) for name, values in methods.items()} for score, methods in found.items()}
 
@@ -170,7 +175,7 @@ def measure(restore: Callable, pairs: Sequence[Pair], strengths, label: str) -> 
 def best(found: dict, score: str = "psnr") -> str:
     """The classical method with the best mean score on these very images; the one with hindsight does not compete."""
     rivals = [name for name in found[score] if name not in (INPUT, NETWORK, HINDSIGHT)]
-    return (min if score == "error" else max)(rivals, key=lambda name: found[score][name].mean())
+    return (min if score in LESS_IS_BETTER else max)(rivals, key=lambda name: found[score][name].mean())
 
 
 def pooled(everything: Sequence[dict]) -> dict:
@@ -192,8 +197,9 @@ def score_items(prefix: str, found: dict) -> dict:
     bm3d = next((name for name in found["psnr"] if name.startswith("BM3D")), None)
     if bm3d:
         items[f"{prefix}PSNR gain over BM3D"] = paired_gain(found["psnr"][NETWORK], found["psnr"][bm3d], "dB", 6.51)
-    error, rival = found["error"][NETWORK], found["error"][best(found, "error")]
-    items[f"{prefix}error"] = item(float(error.mean()), "deviations of the distorted image", float(rival.mean()), None, len(error), bootstrap_interval(error))
+    for score, label, unit in (("error", "error", "deviations of the distorted image"), ("spectrum", "distance of spectra", "")):
+        ours, rival = found[score][NETWORK], best(found, score)
+        items[prefix + label] = item(float(ours.mean()), unit, float(found[score][rival].mean()), None, len(ours), bootstrap_interval(ours), method=rival)
     harm = found["harm"][NETWORK]
     items[f"{prefix}change of an undistorted image"] = item(float(harm.mean()), "of its deviation", 0.0, None, len(harm), bootstrap_interval(harm))
     return items
@@ -322,8 +328,7 @@ def not_run(data: Path | None, series: Path | None) -> list[str]:
     missing = [] if any(name.startswith("BM3D") for name in METHODS) else ["BM3D: install the package bm3d"]
     missing += [] if data is not None else ["recorded micrographs: give a folder as --data"]
     missing += [] if series is not None else ["a recorded series: give a stack as --series"]
-    missing += ["other networks (GRDN, MR-UNet): train them with --network and evaluate their runs"]
-    return [*missing, "residual autocorrelation, radial spectra, tiles against the whole"]
+    return [*missing, "other networks (GRDN, MR-UNet): train them with --network and evaluate their runs"]
 
 
 def main(argv: list[str] | None = None) -> int:

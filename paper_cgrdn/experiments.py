@@ -14,8 +14,10 @@ from tqdm import tqdm
 from common.data import example_rng
 from common.evaluation import item
 from common.micrograph import load_micrograph
+from common.papers import paper
+from common.restoring import restore_array
 
-from .baselines import METHODS
+from .baselines import METHODS, oracle_gaussian
 from .columns import adf_crystal, fit_columns, intensity_precision, precision, radial_spectrum_peaks, vacancy_contrast
 from .config import MULTIPLE
 
@@ -50,9 +52,8 @@ def column_items(restore: Callable, seed: int, draws: int) -> dict:
 
 
 def hallucination_items(restore: Callable, seed: int, count: int = 20) -> dict:
-    """Pure noise must not turn into a lattice, and a missing column must stay missing, at 20 electrons per pixel."""
-    peaks = {"raw": [], "restored": []}
-    contrasts = {"raw": [], "restored": []}
+    """Pure noise must not stay, nor turn into a lattice, and a missing column must stay missing, at 20 electrons per pixel."""
+    peaks, left, contrasts = ({"raw": [], "restored": []} for _ in range(3))
     crystal = adf_crystal((SIDE, SIDE), SPACING, SIGMA, vacancy=(SIDE / 2, SIDE / 2))
     for k in range(count):
         rng = example_rng(seed, k, "hallucination")
@@ -61,14 +62,56 @@ def hallucination_items(restore: Callable, seed: int, count: int = 20) -> dict:
         for name, function in (("raw", lambda image: image), ("restored", restore)):
             peaks[name].append(radial_spectrum_peaks(function(noise)))
             contrasts[name].append(vacancy_contrast(function(frame), crystal.vacancy, crystal.beside, RADIUS))
+            left[name].append(function(noise).std())
     ratio = {name: float(np.mean([peak["ratio"] for peak in found])) for name, found in peaks.items()}
     return {
+        "pure noise: deviation that is left": item(float(np.mean(left["restored"]) / np.mean(left["raw"])), "of the noise's", 1.0, None, count),
         "pure noise: strongest peak of the spectrum over its ring": item(
             ratio["restored"], "", ratio["raw"], None, count, expected=peaks["raw"][0]["expected"]
         ),
         "vacancy: signal over that of occupied sites": item(
             float(np.mean(contrasts["restored"])), "", float(np.mean(contrasts["raw"])), None, count, truth=0.0
         ),
+    }
+
+
+def removal_items(restore: Callable, seed: int, count: int = 20, dose: float = 20.0) -> dict:
+    """What is taken off a simulated ADF lattice whose only distortion is counting. That noise is white, and its mean over draws is 0 everywhere.
+
+    correlation of neighbours: of what was removed, over all pairs side by side and on top of each other; 0 for the noise itself. signal removed: slope of the
+    regression of the mean of what was removed on the lattice; 0 where noise alone goes, positive where columns are flattened.
+    """
+    crystal = adf_crystal((SIDE, SIDE), SPACING, SIGMA)
+    signal = crystal.image - crystal.image.mean()
+    removed = {"restored": [], "best Gaussian": []}
+    for k in range(count):
+        frame = example_rng(seed, k, "removal").poisson(dose * crystal.image).astype(np.float32)
+        removed["restored"].append(frame - restore(frame))
+        removed["best Gaussian"].append(frame - oracle_gaussian(frame, np.float32(dose * crystal.image)))
+    neighbours, slopes = {}, {}
+    for name, images in removed.items():
+        centred = [image - image.mean(dtype=np.float64) for image in images]
+        pairs = [((c[1:] * c[:-1]).mean() + (c[:, 1:] * c[:, :-1]).mean()) / 2 / c.var() for c in centred]
+        neighbours[name], slopes[name] = float(np.mean(pairs)), float((np.mean(centred, 0) * signal).mean() / (dose * (signal**2).mean()))
+    return {
+        f"counting noise at {dose:g} electrons per pixel: {label}": item(values["restored"], "", values["best Gaussian"], None, count, truth=0.0)
+        for label, values in (("correlation of neighbours in what was removed", neighbours), ("share of the signal removed", slopes))
+    }
+
+
+def tile_items(network, config, seed: int, count: int = 3, side: int = 768) -> dict:
+    """A micrograph restored in tiles, as large ones are, against the whole at once: a lattice with counting noise, larger than a tile and its halo."""
+    differences, seams = [], []
+    crystal = adf_crystal((side, side), SPACING, SIGMA)
+    for k in range(count):
+        frame = example_rng(seed, k, "tiles").poisson(20 * crystal.image).astype(np.float32)
+        whole, tiled = (restore_array(frame, paper("cgrdn"), network, config, tile=tile) for tile in (side, side // 2))
+        error = np.abs(tiled - whole) / frame.std()
+        differences.append(error.mean())
+        seams.append(error.max())
+    return {
+        "tiles against the whole: mean difference": item(float(np.mean(differences)), "deviations of the image", 0.0, None, count),
+        "tiles against the whole: largest difference": item(float(np.max(seams)), "deviations of the image", 0.0, None, count),
     }
 
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from common.data import example_rng, intensity_range, to_unit_range
 from common.evaluation import drop_undefined, item, paired_gain, write_results, write_table
-from common.metrics import bootstrap_interval
+from common.metrics import bootstrap_interval, radial_spectrum_distance
 from common.papers import paper
 from common.restoring import load_network
 
@@ -28,7 +28,7 @@ from .baselines import tune, wiener
 from .config import Config
 from .data import FolderPairs, unit
 from .disturbances import DISTURBANCES
-from .measures import affine_fit, aligned, difference_maps, edge_ratio, invented, psnr, radial_spectrum_distance, scores
+from .measures import affine_fit, aligned, difference_maps, edge_ratio, invented, psnr, scores
 from .metrology import summary, width_errors
 
 CONVENTION = (

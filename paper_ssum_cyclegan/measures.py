@@ -1,4 +1,4 @@
-"""How near a restored chip image comes to its SEM truth: fidelity, edges, alignment, invented structures and spectra.
+"""How near a restored chip image comes to its SEM truth: fidelity, edges, alignment and invented structures.
 
 Throughout, y is the SEM truth and g the image judged, both (height, width) float32 in [0, 1] of one shape, and a shift is (row, column) in pixels. PSNR and
 SSIM are those of `common.metrics`, in its convention. The paper names PSNR and EPI and defines neither; its pairs were aligned by hand, so every score also
@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scipy import fft
-from scipy.ndimage import gaussian_filter, gaussian_gradient_magnitude, grey_dilation, grey_erosion, label, laplace, mean, sobel
+from scipy.ndimage import gaussian_filter, gaussian_gradient_magnitude, grey_dilation, grey_erosion, label, laplace, sobel
 from skimage.morphology import disk
 
 from common.metrics import psnr, ssim
@@ -21,8 +20,6 @@ from .stitching import correlation_surface
 
 RADIUS = 8  # px, how far alignment looks
 EDGES = 0.1  # share of the pixels that an edge mask holds
-BAND = 0.02, 0.4  # cycles per px: below lies shading, above the noise of the SEM
-CODE = 1 / 255  # what an 8-bit file rounds to; nothing in a spectrum is known better
 LEVEL = 0.2  # of the truth's contrast: a weaker difference is no structure
 SLOPE = 0.04  # of the truth's contrast per px: a weaker gradient is no edge
 COUNTERPART = 0.4  # an edge is matched by one of this share of its gradient
@@ -209,26 +206,3 @@ def invented(y: np.ndarray, g: np.ndarray, tolerance: int = 2, radius: int = RAD
     kind = np.where((area >= AREA) & (np.maximum(edges_g, edges_y) >= AREA), np.sign(edges_g - edges_y), 0)
     kind[0] = 0
     return Structures(int((kind == 1).sum()), int((kind == -1).sum()), np.int8(kind[pieces]))
-
-
-# Spectra
-
-
-def radial_spectrum_distance(y: np.ndarray, g: np.ndarray) -> float:
-    """Mean over rings from 0.02 to 0.4 cycles per px of |ln of the ratio of mean powers|: 0 for equal spectra, ln 4 for noise of twice the deviation.
-
-    Both have the deviation of y first, for contrast is no structure. Means are removed and a Hann window is used; a ring is as wide as one sample along the
-    shorter side; the power of rounding to 8 bits is added to both.
-    """
-    y, g = _checked(y, g)
-    window = np.outer(*(np.hanning(n + 2)[1:-1] for n in y.shape))
-    frequency = np.hypot(fft.fftfreq(y.shape[0])[:, None], fft.rfftfreq(y.shape[1])[None])
-    ring = np.rint(frequency * min(y.shape)).astype(int)
-    band = (frequency >= BAND[0]) & (frequency <= BAND[1])
-
-    def power(image):
-        scaled = (image - image.mean()) * (y.std() / max(float(image.std()), 1e-12))
-        spectrum = np.abs(fft.rfft2(scaled * window)) ** 2 / (window**2).sum()
-        return mean(spectrum[band], ring[band], np.unique(ring[band])) + CODE**2 / 12
-
-    return float(np.abs(np.log(power(g) / power(y))).mean())

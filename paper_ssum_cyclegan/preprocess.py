@@ -16,6 +16,7 @@ import tyro
 
 from common.data import image_files
 from common.micrograph import Micrograph, load_micrograph, save_micrograph
+from common.reading.guards import NoSuchFrame
 
 from .correction import Correction, normalise
 from .focus import all_in_focus
@@ -147,7 +148,7 @@ def _read(path: Path, stack: bool) -> tuple[np.ndarray, float | None]:
         try:
             slices.append(load_micrograph(path, len(slices)))
         except ValueError as error:
-            if "does not exist" not in str(error):
+            if not isinstance(error.__cause__, NoSuchFrame):
                 raise
             break
     images = [np.float32(each.data) for each in slices]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .guards import Refusal
+from .guards import NoSuchFrame, Refusal
 
 if TYPE_CHECKING:
     from ..micrograph import Micrograph
@@ -54,7 +54,7 @@ def pick(counts: list[int], frame: int | None, holds: list[str]) -> tuple[int, i
     if frame is None and total > 1:
         raise Refusal(f"it holds {total} images ({listing(holds)}); pass frame=0..{total - 1} to choose one")
     if frame is not None and not 0 <= frame < total:
-        raise Refusal(f"frame {frame} does not exist; pass frame=0..{total - 1}")
+        raise NoSuchFrame(f"frame {frame} does not exist; pass frame=0..{total - 1}")
     group = next(group for group in range(len(counts)) if (frame or 0) < sum(counts[: group + 1]))
     return group, (frame or 0) - sum(counts[:group])
 

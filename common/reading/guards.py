@@ -26,6 +26,10 @@ class Refusal(ValueError):
     """A reason that already says what to do."""
 
 
+class NoSuchFrame(Refusal):
+    """The file is fine, and holds fewer images than that."""
+
+
 @contextlib.contextmanager
 def overheard() -> Iterator[list[str]]:
     """The lines that C libraries write to stderr meanwhile: libjpeg and libpng say there, and only there, that a file is damaged."""

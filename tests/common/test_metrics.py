@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 from skimage.data import camera
 
-from common.metrics import bootstrap_interval, psnr, ssim, to_8bit
+from common.metrics import bootstrap_interval, psnr, radial_spectrum_distance, ssim, to_8bit
 from tests.paper_semnet import oracle
 
 
@@ -48,3 +49,23 @@ def test_bootstrap_interval_has_the_width_of_the_normal_one():
     low, high = bootstrap_interval(values)
     assert low < values.mean() < high
     assert (high - low) / 2 == pytest.approx(1.96 * values.std() / 20, rel=0.1)
+
+
+def test_spectrum_distance_has_its_closed_forms():
+    noise = np.random.default_rng(0).standard_normal((256, 256))
+    y = 0.5 + 0.1 * noise
+    assert radial_spectrum_distance(y, y) == 0
+    assert radial_spectrum_distance(y, 0.5 + 0.2 * noise) < 1e-3  # contrast does not count
+    other = 0.5 + 0.1 * np.random.default_rng(1).standard_normal((256, 256))
+    assert radial_spectrum_distance(y, other) < 0.15  # places do not count
+    sigma, frequencies = 0.8, np.linspace(0.02, 0.4, 1000)  # a Gaussian blur multiplies powers by exp(-4 pi^2 sigma^2 f^2)
+    blurred = 0.5 + 0.1 * gaussian_filter(noise, sigma, mode="wrap")
+    expected = np.abs(4 * np.pi**2 * sigma**2 * frequencies**2 - np.log(y.var() / blurred.var())).mean()
+    assert radial_spectrum_distance(y, blurred) == pytest.approx(expected, rel=0.03)
+    ramp = np.linspace(0, 1, 256)  # whose jump from one border to the other is no structure
+    assert radial_spectrum_distance(ramp + 0.02 * noise, ramp + 0.04 * noise) == pytest.approx(np.log(4), abs=0.04)
+    assert np.isfinite(radial_spectrum_distance(y, np.full((256, 256), 0.5)))
+    with pytest.raises(ValueError, match="shapes"):
+        radial_spectrum_distance(y, y[1:])
+    with pytest.raises(ValueError, match="not finite"):
+        radial_spectrum_distance(y, np.full((256, 256), np.nan))
