@@ -255,14 +255,29 @@ def median(errors: np.ndarray) -> np.ndarray:
 
 def width_items(cases: Sequence[Case], converted: Sequence[dict], offsets: dict[str, np.ndarray]) -> dict:
     """Errors of line widths and pitches: medians of absolute ones, after each kind of image was given the offset that it needs on other chips."""
-    found = {name: summary(errors - offsets[name], lines) for name, (errors, lines) in widths(cases, converted).items()}
+    errors = {name: errors - offsets[name] for name, (errors, _) in widths(cases, converted).items()}
+    lines = np.concatenate([case.lines for case in cases])
+    found = {name: summary(each, lines) for name, each in errors.items()}
     items = {}
     for what in ("width", "pitch"):
         for number, unit_ in (("median_error", "nm"), ("spread", "nm"), ("found", "")):
             key, label = f"{what}_{number}", {"median_error": "median error", "spread": "spread", "found": "share found"}[number]
             more = {name: found[name][key] for name in (WIENER, SEM)}
-            items[f"line {what}, {label}"] = item(found[NETWORK][key], unit_, found[OPTICAL][key], None, sum(len(case.lines) for case in cases), **more)
+            items[f"line {what}, {label}"] = item(found[NETWORK][key], unit_, found[OPTICAL][key], None, len(lines), **more)
+    chip = np.repeat(np.arange(len(cases)), [len(case.lines) for case in cases])
+    ours, theirs = (np.abs(errors[name][:, 0]) for name in (NETWORK, OPTICAL))
+    name = "line width, median error over the optical image's"
+    items[name] = item(found[NETWORK]["width_median_error"] / found[OPTICAL]["width_median_error"], "", 1.0, None, len(cases), median_ratio(ours, theirs, chip))
     return items
+
+
+def median_ratio(ours: np.ndarray, theirs: np.ndarray, group: np.ndarray, draws: int = 2000) -> tuple[float, float] | None:
+    """95 % interval of the ratio of both medians, of what was found, over things that come in groups (lines of a chip), by resampling whole groups."""
+    members, rng = [np.flatnonzero(group == one) for one in np.unique(group)], np.random.default_rng(0)
+    if not (members and np.isfinite(ours).any() and np.isfinite(theirs).any()):
+        return None
+    picks = (np.concatenate([members[k] for k in rng.integers(len(members), size=len(members))]) for _ in range(draws))
+    return tuple(float(q) for q in np.nanquantile([np.nanmedian(ours[pick]) / np.nanmedian(theirs[pick]) for pick in picks], (0.025, 0.975)))
 
 
 # --- Robustness ---

@@ -23,6 +23,7 @@ from paper_ssum_cyclegan.evaluate import (
     disturbance_items,
     measure,
     median,
+    median_ratio,
     score_items,
     simulated,
     width_items,
@@ -97,10 +98,25 @@ def test_line_widths_with_the_offset_of_other_chips(cases):
     items = width_items(cases, converted, offsets)
     entry = items["line width, median error"]
     assert entry["value"] == entry[SEM] < 8 and entry["n"] == sum(len(case.lines) for case in cases)
+    ratio = items["line width, median error over the optical image's"]
+    assert ratio["value"] == entry["value"] / entry["baseline"] and ratio["interval"][0] <= ratio["value"] <= ratio["interval"][1]
     shifted = width_items(cases, converted, {name: offset + [20, 0] for name, offset in offsets.items()})
     assert shifted["line width, median error"]["value"] > entry["value"]
     bare = [replace(case, lines=np.empty((0, 5))) for case in cases]
     assert all(len(errors) == 0 for errors, _ in widths(bare, converted).values()) and np.array_equal(median(np.empty((0, 2))), [0, 0])
+
+
+def test_interval_of_a_ratio_of_medians_covers_the_truth():
+    """Groups that share an error of their own: most intervals hold the true ratio of 2, and what was not found does not count."""
+    hits, group = 0, np.repeat(np.arange(30), 4)
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        ours, theirs = (scale * np.abs(rng.normal(size=30)[group] + 0.3 * rng.normal(size=120)) for scale in (2, 1))
+        ours[::7] = np.nan
+        low, high = median_ratio(ours, theirs, group, 200)
+        hits += low < 2 < high
+    assert 50 <= hits
+    assert median_ratio(np.full(4, np.nan), np.ones(4), np.arange(4)) is None
 
 
 def test_tuning_and_test_chips_differ(monkeypatch, tmp_path):
