@@ -43,12 +43,13 @@ SIDE = 512  # pixels of simulated chips
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One place: optical image and SEM image, (height, width) float32 in [0, 1], and the true lines where they are known."""
+    """One place: optical image and SEM image, (height, width) float32 in [0, 1], the true lines, and whether metal is dark optically, where that is known."""
 
     optical: np.ndarray
     sem: np.ndarray
     lines: np.ndarray
     pixel_size: float
+    dark_metal: bool = False
 
 
 def evaluate_ssum_cyclegan(
@@ -75,7 +76,7 @@ def evaluate_ssum_cyclegan(
     methods = {OPTICAL: lambda image: image, WIENER: filters, NETWORK: restore}
     converted = convert(cases, methods)
     found = measure(cases, converted)
-    items, rows = score_items("", found), table_rows("simulated", found)
+    items, rows = score_items("", found) | contrast_items(cases, found), table_rows("simulated", found)
     measured = [[images | {WIENER: filters.for_widths(images[OPTICAL])} for images in each] for each in (convert(tuning, methods), converted)]
     offsets = {name: median(errors) for name, (errors, _) in widths(tuning, measured[0]).items()}
     items |= width_items(cases, measured[1], offsets)
@@ -99,7 +100,8 @@ def evaluate_ssum_cyclegan(
         notes["not run"] = ["cycle error and losses: give --weights the run folder, which has the other generator and the log"]
     notes["without a number"] = drop_undefined(items)
     write_table(out / "scores.csv", rows)
-    shown = [(images[OPTICAL], images[WIENER], images[NETWORK], case.sem) for case, images in zip(cases[:4], converted, strict=False)]
+    bright, dark = ([k for k, case in enumerate(cases) if case.dark_metal == which] for which in (False, True))
+    shown = [(*(converted[k][name] for name in (OPTICAL, WIENER, NETWORK)), cases[k].sem) for k in (*bright[:3], *dark[:1])]
     figures.draw_examples(out / "examples.png", shown)
     write_results(out, "ssum_cyclegan", str(weights), seed, items, CONVENTION, notes=notes)
     return items
@@ -179,7 +181,8 @@ def simulated(config: Config, stream: str, seed: int, count: int) -> list[Case]:
         pair = simulate_pair((seed, k, *stream.encode()), (SIDE, SIDE), config.pixel_size)
         range_ = np.asarray(intensity_range(pair.sem[None, ..., None]))[0, 0]
         truth = np.clip(to_unit_range(pair.sem_clean, range_), 0, 1)
-        cases.append(Case(unit(pair.optical), truth, pair.layout.lines, pair.layout.pixel_size))
+        dark = pair.parameters["optical"]["contrast"] < 0
+        cases.append(Case(unit(pair.optical), truth, pair.layout.lines, pair.layout.pixel_size, dark))
     return cases
 
 
@@ -227,6 +230,17 @@ def score_items(prefix: str, found: dict, published: float | None = None) -> dic
         items[prefix + label] = item(
             float(ours.mean()), "", float(theirs.mean()), None, len(ours), bootstrap_interval(ours), Wiener=float(found[number][WIENER].mean())
         )
+    return items
+
+
+def contrast_items(cases: Sequence[Case], found: dict) -> dict:
+    """Gains of chips whose metal is the brighter material in the optical image, and of those where it is the darker one; the fit gives that image its sign."""
+    items, dark = {}, np.array([case.dark_metal for case in cases])
+    for label, which in (("bright metal", ~dark), ("dark metal", dark)):
+        for score, unit_ in (("psnr_fit", "dB"), ("epi_fit", "")):
+            if which.any():
+                ours, theirs = (found[score][name][which] for name in (NETWORK, OPTICAL))
+                items[f"{label}: {score.split('_')[0].upper()} gain over the optical image, fitted"] = paired_gain(ours, theirs, unit_)
     return items
 
 

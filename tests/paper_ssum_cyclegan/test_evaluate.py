@@ -19,6 +19,7 @@ from paper_ssum_cyclegan.evaluate import (
     SEM,
     WIENER,
     Filters,
+    contrast_items,
     convert,
     disturbance_items,
     measure,
@@ -132,6 +133,17 @@ def test_tuning_and_test_chips_differ(monkeypatch, tmp_path):
     monkeypatch.setattr(evaluate.Filters, "tuned", classmethod(lambda cls, cases: tuned.append(cases) or cls((1.0, 0.1), (1.0, 0.0), (1.0, 0.1))))
     evaluate.evaluate_ssum_cyclegan(tmp_path / "out", str(publish_untrained(paper("ssum_cyclegan"), CONFIG, tmp_path / "weights")), chips=1, disturbed=0)
     assert set(seen) == {"tuning", "test"} and tuned == [seen["tuning"]]
+
+
+def test_gains_of_bright_and_of_dark_metal_are_told_apart(cases):
+    bright, dark = (replace(cases[0], dark_metal=which) for which in (False, True))
+    found = {f"{score}_fit": {NETWORK: np.array([5.0, 1.0]), OPTICAL: np.array([2.0, 4.0])} for score in ("psnr", "epi")}
+    items = contrast_items([bright, dark], found)
+    assert [items[f"{metal} metal: PSNR gain over the optical image, fitted"]["value"] for metal in ("bright", "dark")] == [3, -3]
+    assert len(contrast_items([bright], {score: {name: values[:1] for name, values in methods.items()} for score, methods in found.items()})) == 2
+    chips = simulated(CONFIG, "test", 0, 8)  # the sign of the correlation tells which it is
+    signs = [np.corrcoef(chip.optical.ravel(), cv2.GaussianBlur(chip.sem, (0, 0), 6).ravel())[0, 1] < 0 for chip in chips]
+    assert [chip.dark_metal for chip in chips] == signs and any(signs)
 
 
 # --- Disturbances ---

@@ -41,6 +41,7 @@ def test_shift_l1_forgives_shifts_up_to_its_radius_and_each_image_its_own():
     y = np.stack([cut[0]] * 3)
     assert losses.shift_l1(np.stack(cut), y, 2) < 1e-7
     assert losses.shift_l1(np.stack(cut), y, 1) > 0.2
+    np.testing.assert_allclose(losses.shift_l1(np.stack(cut), y, 0), losses.l1(np.stack(cut), y), rtol=1e-6)
 
 
 @pytest.mark.parametrize("flow", [np.zeros((3, 16, 20, 2)), RNG.normal(0, 2, (3, 16, 20, 2))])
