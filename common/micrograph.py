@@ -20,7 +20,7 @@ import numpy as np
 
 from .reading.content import KINDS, hdf5_dialect, kind_of
 from .reading.formats import METADATA_KEY, Raw, isotropic, one_line, read_hdf5, to_json, write_hdf5
-from .reading.guards import Log, Refusal
+from .reading.guards import Log, NoSuchFrame, Refusal
 from .reading.raster import read_raster, write_png
 from .reading.rosetta import other_extensions, read_rosetta, write_hspy
 from .reading.tiff import read_tiff, write_tiff
@@ -91,6 +91,18 @@ def load_micrograph(path: str | os.PathLike, frame: int | None = None, *, keep_b
     for note in raw.notes:
         warnings.warn(f"{path}: {one_line(note)}", stacklevel=2)
     return micrograph
+
+
+def load_frames(path: str | os.PathLike) -> list[Micrograph]:
+    """All images of a file, in its order; errors are those of `load_micrograph`, also for a damaged one in the middle."""
+    found = [load_micrograph(path, 0)]
+    while True:
+        try:
+            found.append(load_micrograph(path, len(found)))
+        except ValueError as error:
+            if not isinstance(error.__cause__, NoSuchFrame):
+                raise
+            return found
 
 
 def _read(path: Path, frame: int | None) -> Raw:

@@ -102,7 +102,8 @@ def evaluate_cgrdn(
         write_table(out / "recorded.csv", [{"crop": name, **{m: round(float(v[k]), 3) for m, v in found["psnr"].items()}} for k, (name, _) in enumerate(crops)])
     if draws:
         items |= column_items(restore, seed, draws) | hallucination_items(restore, seed) | removal_items(restore, seed)
-        items |= tile_items(restore.network, config, seed)
+        if config.network != "mr_unet":  # which knows one size only
+            items |= tile_items(restore.network, config, seed)
     if frames is not None:
         items |= series_items(restore, frames, series.name)
     write_table(out / "scores.csv", rows)

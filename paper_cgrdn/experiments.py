@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from common.data import example_rng
 from common.evaluation import item
-from common.micrograph import load_micrograph
+from common.micrograph import load_frames
 from common.papers import paper
 from common.restoring import restore_array
 
@@ -119,13 +119,8 @@ def tile_items(network, config, seed: int, count: int = 3, side: int = 768) -> d
 
 
 def frames_of(path: Path) -> np.ndarray:
-    """(n, height, width) float32: all frames of a stack; ValueError for fewer than three, and where the first cannot be read."""
-    frames = [np.float32(load_micrograph(path, frame=0).data)]
-    while True:
-        try:
-            frames.append(np.float32(load_micrograph(path, frame=len(frames)).data))
-        except ValueError:  # there is no such frame
-            break
+    """(n, height, width) float32: all frames of a stack; ValueError for fewer than three, and where one cannot be read."""
+    frames = [np.float32(frame.data) for frame in load_frames(path)]
     if len(frames) < 3:
         raise ValueError(f"{path} holds {len(frames)} frames; a series of at least three is needed")
     return np.stack(frames)

@@ -75,8 +75,8 @@ def evaluate_ssum_cyclegan(
     filters = Filters.tuned(tuning)
     methods = {OPTICAL: lambda image: image, WIENER: filters, NETWORK: restore}
     converted = convert(cases, methods)
-    found = measure(cases, converted)
-    items, rows = score_items("", found) | contrast_items(cases, found), table_rows("simulated", found)
+    found_simulated = measure(cases, converted)
+    items, rows = score_items("", found_simulated) | contrast_items(cases, found_simulated), table_rows("simulated", found_simulated)
     measured = [[images | {WIENER: filters.for_widths(images[OPTICAL])} for images in each] for each in (convert(tuning, methods), converted)]
     offsets = {name: median(errors) for name, (errors, _) in widths(tuning, measured[0]).items()}
     items |= width_items(cases, measured[1], offsets)
@@ -100,6 +100,7 @@ def evaluate_ssum_cyclegan(
         notes["not run"] = ["cycle error and losses: give --weights the run folder, which has the other generator and the log"]
     notes["without a number"] = drop_undefined(items)
     write_table(out / "scores.csv", rows)
+    write_table(out / "chips.csv", chip_rows(cases, found_simulated))
     bright, dark = ([k for k, case in enumerate(cases) if case.dark_metal == which] for which in (False, True))
     shown = [(*(converted[k][name] for name in (OPTICAL, WIENER, NETWORK)), cases[k].sem) for k in (*bright[:3], *dark[:1])]
     figures.draw_examples(out / "examples.png", shown)
@@ -242,6 +243,16 @@ def contrast_items(cases: Sequence[Case], found: dict) -> dict:
                 ours, theirs = (found[score][name][which] for name in (NETWORK, OPTICAL))
                 items[f"{label}: {score.split('_')[0].upper()} gain over the optical image, fitted"] = paired_gain(ours, theirs, unit_)
     return items
+
+
+def chip_rows(cases: Sequence[Case], found: dict) -> list[dict]:
+    """One row for each simulated chip: which ones got worse, and where structures were invented."""
+    rows = []
+    for k, case in enumerate(cases):
+        gain = found["psnr_fit"][NETWORK][k] - found["psnr_fit"][OPTICAL][k]
+        numbers = {"gain, fitted, dB": gain} | {name: found[name][NETWORK][k] for name in ("psnr_fit", "invented", "invented area", "lost area")}
+        rows.append({"chip": k, "dark metal": case.dark_metal} | {name: round(float(value), 4) for name, value in numbers.items()})
+    return rows
 
 
 def table_rows(label: str, found: dict) -> list[dict]:

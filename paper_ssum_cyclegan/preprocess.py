@@ -15,8 +15,7 @@ import numpy as np
 import tyro
 
 from common.data import image_files
-from common.micrograph import Micrograph, load_micrograph, save_micrograph
-from common.reading.guards import NoSuchFrame
+from common.micrograph import Micrograph, load_frames, load_micrograph, save_micrograph
 
 from .correction import Correction, normalise
 from .focus import all_in_focus
@@ -143,14 +142,7 @@ def _table(path: Path, columns: tuple[str, ...], key: str | None = None) -> tupl
 
 def _read(path: Path, stack: bool) -> tuple[np.ndarray, float | None]:
     """Image (height, width) float32, of a stack the sharp one, and nm per pixel or None."""
-    slices = [load_micrograph(path, 0 if stack else None)]
-    while stack:
-        try:
-            slices.append(load_micrograph(path, len(slices)))
-        except ValueError as error:
-            if not isinstance(error.__cause__, NoSuchFrame):
-                raise
-            break
+    slices = load_frames(path) if stack else [load_micrograph(path)]
     images = [np.float32(each.data) for each in slices]
     if not all(np.isfinite(image).all() for image in images):
         raise ValueError(f"{path} has pixels that are not finite; replace them")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import common.micrograph as module
 import common.reading.tiff as tiff
-from common.micrograph import Micrograph, load_micrograph, save_micrograph
+from common.micrograph import Micrograph, load_frames, load_micrograph, save_micrograph
 from tests.common.micrograph_helpers import DTYPES, METADATA, image, load_refused, refused
 
 JSON = st.recursive(
@@ -205,3 +205,19 @@ def test_file_mode_follows_the_umask(tmp_path):
 def test_importing_the_module_stays_light():
     code = "import sys, common, paper_semnet; print([m for m in ('tensorflow', 'rsciio', 'h5py') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_all_frames_and_none_is_lost_to_damage(tmp_path, monkeypatch):
+    stack = np.arange(3 * 8 * 9, dtype=np.uint16).reshape(3, 8, 9)
+    tifffile.imwrite(tmp_path / "stack.tif", stack, photometric="minisblack")
+    np.testing.assert_array_equal([frame.data for frame in load_frames(tmp_path / "stack.tif")], stack)
+    read = module._read
+
+    def damaged(path, frame):
+        if frame == 1:
+            raise OSError("bad block")
+        return read(path, frame)
+
+    monkeypatch.setattr(module, "_read", damaged)
+    with pytest.raises(ValueError, match="bad block"):
+        load_frames(tmp_path / "stack.tif")

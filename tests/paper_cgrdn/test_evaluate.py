@@ -93,7 +93,8 @@ def test_classical_methods_follow_gain_and_offset_and_remove_noise(name):
     noisy = rng.poisson(clean).astype(np.float32)
     method, candidates = METHODS[name]
     k = tune([(noisy, clean)], psnr, [name])[name]
-    assert k in candidates and all(psnr(clean, method(noisy, other)) <= psnr(clean, method(noisy, k)) + 1e-3 for other in candidates)  # BM3D's last bits vary
+    slack = 1e-3 if name.startswith("BM3D") else 0  # its last bits vary from call to call
+    assert k in candidates and all(psnr(clean, method(noisy, other)) <= psnr(clean, method(noisy, k)) + slack for other in candidates)
     assert psnr(clean, method(noisy, k)) > psnr(clean, noisy) + 1
     np.testing.assert_allclose(method(250 * noisy + 1000, k), 250 * method(noisy, k) + 1000, rtol=2e-2)
 

@@ -19,6 +19,7 @@ from paper_ssum_cyclegan.evaluate import (
     SEM,
     WIENER,
     Filters,
+    chip_rows,
     contrast_items,
     convert,
     disturbance_items,
@@ -140,6 +141,8 @@ def test_gains_of_bright_and_of_dark_metal_are_told_apart(cases):
     found = {f"{score}_fit": {NETWORK: np.array([5.0, 1.0]), OPTICAL: np.array([2.0, 4.0])} for score in ("psnr", "epi")}
     items = contrast_items([bright, dark], found)
     assert [items[f"{metal} metal: PSNR gain over the optical image, fitted"]["value"] for metal in ("bright", "dark")] == [3, -3]
+    extra = {name: {NETWORK: np.array([3.0, 4.0])} for name in ("invented", "invented area", "lost area")}
+    assert [(row["dark metal"], row["gain, fitted, dB"], row["invented"]) for row in chip_rows([bright, dark], found | extra)] == [(False, 3, 3), (True, -3, 4)]
     assert len(contrast_items([bright], {score: {name: values[:1] for name, values in methods.items()} for score, methods in found.items()})) == 2
     chips = simulated(CONFIG, "test", 0, 8)  # the sign of the correlation tells which it is
     signs = [np.corrcoef(chip.optical.ravel(), cv2.GaussianBlur(chip.sem, (0, 0), 6).ravel())[0, 1] < 0 for chip in chips]
