@@ -25,6 +25,7 @@ PICTURES = {
     "lrsem": ("grains", "section", "powder", "porous", "fibres", "chip", "gold", "medley"),
 }
 CONTRAST = (0.03, 0.7)  # standard deviation over mean of a clean patch
+STRONGEST = 1.5  # of patches that are dark but for a few bright places, as dark-field images are; W: half of published STEM images exceed 0.7
 SIDE = 512  # pixels of a clean picture
 FLATTEST = 1e-3  # standard deviation of a picture in [0, 1] that still shows something
 FLAT = 1e-6  # deviation over mean below which float32 tells nothing; no number in raw units, so that a x + b is restored to a y + b
@@ -61,10 +62,13 @@ def describe_data(config: Config, data: Path | None) -> dict:
 
 def clean_patch(picture: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
     """(side, side) float32, the signal that is to be expected without any distortion, of mean 1: a window of a picture, enlarged up to twice, in one of the
-    eight orientations, of a contrast (deviation over mean) that is log-uniform in `CONTRAST`; never below 0.
+    eight orientations, of a contrast (deviation over mean) that is log-uniform in `CONTRAST`, or up to `STRONGEST` as far as no more than a fiftieth of the
+    patch falls below 0, where it is cut off.
     """
     patch = dihedral(magnified(picture, side, math.exp(rng.uniform(0, math.log(2))), rng), int(rng.integers(8)))
-    return with_contrast(patch, math.exp(rng.uniform(*map(math.log, CONTRAST))))
+    depth = float(np.mean(patch, dtype=np.float64) - np.quantile(patch, 0.02)) / max(float(np.std(patch, dtype=np.float64)), FLATTEST)
+    highest = min(max(CONTRAST[1], 1 / max(depth, FLATTEST)), STRONGEST)
+    return with_contrast(patch, math.exp(rng.uniform(math.log(CONTRAST[0]), math.log(highest))))
 
 
 def with_contrast(picture: np.ndarray, contrast: float) -> np.ndarray:

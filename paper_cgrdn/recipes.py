@@ -83,7 +83,7 @@ class ScanRecipe(Recipe):
     clip_lower: Range = (0.0, 0.05)  # a detector offset set too low clips blacks
     probe_blur_probability: float = 1.0
     probe_blur: Range = (0.0, 1.5)  # sigma
-    displacement_probability: float = 1.0  # no scan is exact; the median jitter is 0.3 to 0.4 pixel
+    displacement_probability: float = 0.85  # no scan is exact, but fast and averaged ones nearly so; the median jitter is 0.3 to 0.4 pixel
     drift: float = 3.0  # pixels per frame, at most; not part of the shift between x and y
     jitter: Range = (0.05, 3.0)  # log, standard deviation; W: 0.75 to 1.25 px
     waves: int = 10  # sinusoids, at most
@@ -93,7 +93,7 @@ class ScanRecipe(Recipe):
     dwell: Range = (0.5e-6, 50e-6)  # log, s
     interlacing_probability: float = 0.1
     interlacing: Range = (-2.0, 2.0)
-    response_probability: float = 0.5
+    response_probability: float = 0.4
     response: Range = (0.1, 8.0)  # log, dwell times
     slow_share: Range = (0.0, 0.3)
     slow_lifetime: Range = (5.0, 30.0)  # log, times that of the fast part

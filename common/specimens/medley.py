@@ -47,8 +47,9 @@ def _grains(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[np.ndarra
 
 
 def _texture(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[np.ndarray, dict]:
-    """Gaussian random field of power 1/f^b, b 0-3, below 0.1-0.8 of Nyquist, as it is or folded into ridges or into two phases; zero mean, (height, width)."""
-    power, cut, form = float(rng.uniform(0, 3)), float(rng.uniform(0.1, 0.8)), str(rng.choice(["plain", "ridges", "phases"], p=[0.6, 0.2, 0.2]))
+    """Gaussian random field of power 1/f^b, b 1-3 (a whiter one would be noise, no specimen), below 0.1-0.8 of Nyquist, as it is or folded into ridges or into
+    two phases; zero mean, (height, width)."""
+    power, cut, form = float(rng.uniform(1, 3)), float(rng.uniform(0.1, 0.8)), str(rng.choice(["plain", "ridges", "phases"], p=[0.6, 0.2, 0.2]))
     field = fractal_noise(rng, shape, power, smallest=2 / cut)
     if form == "ridges":
         field = np.float32(1) - np.sqrt(field**2 + np.float32(0.05))
@@ -183,7 +184,7 @@ def _content(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[np.ndarr
         ground = np.float32(np.percentile(image, 50 + 50 * level))  # the mask's outside is a bright or dark ground, plain or with a faint texture
         grit = float(log_uniform(rng, 0.03, 0.5)) * (rng.random() < 0.5)
         if grit:
-            ground = ground + np.float32(grit * image.std()) * fractal_noise(rng, shape, rng.uniform(0, 3), smallest=2.5)
+            ground = ground + np.float32(grit * image.std()) * fractal_noise(rng, shape, rng.uniform(1, 3), smallest=2.5)
         image = ground + (image - ground + np.float32(thick * image.std()) * thickness) * coverage(distance, softness=soft)
         note |= {"mask_edge": soft, "mask_thickness": thick, "mask_level": level, "mask_grit": grit}
     return (image - image.mean()) / max(float(image.std()), 1e-6), note
