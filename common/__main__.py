@@ -150,6 +150,7 @@ def restore_command(arguments: list[str]) -> None:
         tile: int | None = None,
         exact: bool = False,
         strength: float = 1.0,
+        ensemble: bool = False,
         trust: bool = False,
         keep_bar: bool = False,
         precision: str = "float32",
@@ -166,6 +167,7 @@ def restore_command(arguments: list[str]) -> None:
             tile: side of a tile in input pixels.
             exact: make tiles equal the whole image, where that is possible.
             strength: from 0 (the classical method) to 1 (the network).
+            ensemble: average over the mirror images that the acquisition knows; a little better, at two (a camera's images: eight) times the work.
             trust: also write NAME_trust.tif, float32 in the image's units: how much each pixel is to be doubted.
             keep_bar: restore the data bar too, which is left out otherwise where the file says that it has one.
             precision: float32, mixed_bfloat16, mixed_float16 or auto.
@@ -187,7 +189,7 @@ def restore_command(arguments: list[str]) -> None:
         for path, target in zip(inputs, targets, strict=True):
             try:
                 micrograph = load_micrograph(path, frame=frame, keep_bar=keep_bar)
-                options = {"weights": weights, "step": step, "force": force, "tile": tile, "exact": exact, "strength": strength}
+                options = {"weights": weights, "step": step, "force": force, "tile": tile, "exact": exact, "strength": strength, "ensemble": ensemble}
                 restored = restore(micrograph, chosen, **options, precision=precision, return_trust=trust, progress=True)
                 restored, doubt = restored if trust else (restored, None)
                 out.mkdir(parents=True, exist_ok=True)

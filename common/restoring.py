@@ -20,7 +20,7 @@ from .micrograph import Micrograph
 from .papers import Paper, config_from_dict
 from .papers import paper as paper_by_name
 from .tiling import bands
-from .trust import PROBE, Probe, doubt, probe
+from .trust import PROBE, Probe, doubt, group, probe
 
 TILE = 1024  # restored pixels; overlaps then cost a third
 HALO = 64  # restored pixels; beyond it a restoration changes by less than a grey level of 8 bit
@@ -102,6 +102,7 @@ def restore_array(
     tile: int | None = None,
     exact: bool = False,
     strength: float = 1.0,
+    ensemble: bool = False,
     return_trust: bool = False,
     progress: bool = False,
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
@@ -110,7 +111,9 @@ def restore_array(
     dtype: of the file's pixels, which may say what black and white are. result_dtype: of the result, integers are rounded and clipped.
     Pixels that are not finite become the median. tile: side of a tile in input pixels, None for 1024 restored pixels or more; must exceed twice the halo.
     exact: a halo as wide as the network sees, so that tiles equal the whole image to rounding (ValueError where no finite halo exists).
-    strength: share of the network in the result, the rest is the paper's classical method. return_trust: also the trust map of `common.trust`, float32.
+    strength: share of the network in the result, the rest is the paper's classical method. ensemble: the mean over the image and its mirror images, as far as
+    the acquisition knows them (`paper.symmetries`), each restored and mirrored back: geometric self-ensemble, Timofte et al. (2016), at as many times the work.
+    return_trust: also the trust map of `common.trust`, float32.
     progress: show a bar with the tile size, the memory needed and the time left.
     Memory: the image, the result and one row of tiles. Where that is more than there is, tiles are made smaller, with a warning; MemoryError if nothing helps.
     """
@@ -128,7 +131,7 @@ def restore_array(
     shape = [n * paper.scale for n in image.shape]
     result = [np.empty(shape, kind) for kind in (result_dtype, np.float32)[: 1 + return_trust]]  # costs nothing until it is filled
     run = compiled(paper, network)
-    restorer = _Restorer(image, paper, run, dtype, strength, halo)
+    restorer = _Restorer(image, paper, run, dtype, strength, ensemble, halo)
     sides = [min(tile, -(-max(image.shape) // paper.multiple) * paper.multiple)]  # the one wanted, and ever smaller ones
     while sides[-1] > smallest:
         sides.append(max(smallest, -(-sides[-1] // 2 // paper.multiple) * paper.multiple))
@@ -156,7 +159,7 @@ def restore_array(
 class _Restorer:
     """One image on its way: what is known once per image, and the function that restores a tile of it."""
 
-    def __init__(self, image: np.ndarray, paper: Paper, run: Callable, dtype, strength: float, halo: int):
+    def __init__(self, image: np.ndarray, paper: Paper, run: Callable, dtype, strength: float, ensemble: bool, halo: int):
         self.image, self.paper, self.strength, self.halo = image, paper, strength, halo
         values = image.astype(np.float32, copy=False)
         finite = np.isfinite(values)
@@ -167,6 +170,7 @@ class _Restorer:
         self.state = np.asarray(paper.statistics(values[None, ..., None], dtype))
         self.noise = estimate_noise(values) if strength < 1 else 0.0
         self.network = lambda part: run(part[None, ..., None], self.state).numpy()[0, ..., 0]
+        self.ensemble = ensemble
         self.shape = tuple(-(-n // paper.multiple) * paper.multiple for n in image.shape)
 
     def part(self, rows: slice, columns: slice) -> np.ndarray:
@@ -176,6 +180,10 @@ class _Restorer:
         return np.pad(part, [(0, s.stop - s.start - n) for s, n in zip((rows, columns), part.shape, strict=True)], mode="symmetric")
 
     def restored(self, part: np.ndarray) -> np.ndarray:
+        return mirrored(self.once, self.paper)(part) if self.ensemble else self.once(part)
+
+    def once(self, part: np.ndarray) -> np.ndarray:
+        """The restoration of a tile as it lies. Second looks for the trust map take this one: mirror images that disagree are a reason to doubt."""
         if self.strength == 0:
             return self.paper.classical(part, self.state, self.noise)
         restored = self.network(part)
@@ -197,7 +205,7 @@ class _Restorer:
         def restore_tile(rows: slice, columns: slice) -> np.ndarray:
             part = self.part(rows, columns)
             restored = self.restored(part)
-            return np.stack([restored, doubt(part, restored, rows, columns, self.restored, look, self.paper)] if look else [restored])
+            return np.stack([restored, doubt(part, restored, rows, columns, self.once, look, self.paper)] if look else [restored])
 
         with tqdm(desc=label, unit="tile", disable=label is None or max(self.shape) <= tile, leave=False) as bar:
 
@@ -213,6 +221,19 @@ class _Restorer:
                         rows = rows.astype(np.float64 if limits.bits > 16 else np.float32, copy=False)  # float32 would round 2^31 - 1 up
                         np.clip(np.rint(rows, out=rows), limits.min, limits.max, out=rows)
                     target[first : first + len(rows)] = rows
+
+
+def mirrored(function: Callable, paper: Paper) -> Callable:
+    """The mean of a function of (height, width) images over the flips that the acquisition allows, each undone again."""
+    flips = group(paper.symmetries)
+
+    def mean(part: np.ndarray) -> np.ndarray:
+        total = np.float32(0)
+        for forward, backward in flips:
+            total = total + backward(function(np.ascontiguousarray(forward(part))))
+        return total / np.float32(len(flips))
+
+    return mean
 
 
 @lru_cache(maxsize=4)
@@ -243,6 +264,7 @@ def restore(
     step: int | None = None,
     force: bool = False,
     strength: float = 1.0,
+    ensemble: bool = False,
     return_trust: bool = False,
     precision: str = "float32",
     progress: bool = False,
@@ -253,7 +275,7 @@ def restore(
     the scale; both in the input's units and dtype (integers are rounded and clipped). NaN and infinite pixels become the median, with a warning.
     paper: name or Paper. weights: a shipped name, a .weights.h5 file or a run folder. tile, exact: see `restore_array`. step: pixels per scan point, for
     papers whose scale is the user's to choose; force: also one that the network was not trained for. strength: from 0 (the paper's classical method) to 1
-    (the network). precision: "float32", "mixed_bfloat16", ... progress: show a bar.
+    (the network). ensemble: average over mirror images, see `restore_array`. precision: "float32", "mixed_bfloat16", ... progress: show a bar.
     return_trust: give (result, trust), where trust is float32 in the image's units, of the result's size and kind (array or Micrograph): how much each pixel
     is to be doubted, see `common.trust`.
     Raises ValueError for complex, empty, coloured or stacked input and for a wrong step, FileNotFoundError for missing weights, MemoryError where no tile is
@@ -261,14 +283,15 @@ def restore(
     """
     paper = paper_by_name(paper) if isinstance(paper, str) else paper
     if isinstance(image, Micrograph):
-        options = {"weights": weights, "tile": tile, "exact": exact, "strength": strength, "precision": precision, "progress": progress}
-        result = restore(image.data, paper, step=step, force=force, return_trust=return_trust, **options)
+        options = {"weights": weights, "tile": tile, "exact": exact, "precision": precision, "progress": progress}
+        told = {"strength": strength, "ensemble": ensemble}
+        result = restore(image.data, paper, step=step, force=force, return_trust=return_trust, **options, **told)
         scale = int(paper.scale or step)
         size = None if image.pixel_size is None else image.pixel_size / scale
         metadata = {key: value for key, value in image.metadata.items() if key != "axes"}  # the file's own axes, whose scale is no longer true
         if "pixel_size_xy" in metadata:
             metadata["pixel_size_xy"] = [n / scale for n in metadata["pixel_size_xy"]]
-        metadata["restored"] = {"paper": paper.name, "weights": str(weights), "strength": strength} | ({"step": scale} if paper.at_step else {})
+        metadata["restored"] = {"paper": paper.name, "weights": str(weights)} | told | ({"step": scale} if paper.at_step else {})
         if not return_trust:
             return image.replace(data=result, pixel_size=size, metadata=metadata)
         return tuple(image.replace(data=data, pixel_size=size, metadata={**metadata, "shows": shows}) for data, shows in zip(result, SHOWS, strict=True))
@@ -286,5 +309,5 @@ def restore(
             warnings.warn(f"{broken} pixels are not finite; they were replaced by the median before restoring", stacklevel=2)
     network, config = load_network(paper, weights, precision)
     paper = paper.scaled(step, config, force)
-    options = {"tile": tile, "exact": exact, "strength": strength, "return_trust": return_trust, "progress": progress}
+    options = {"tile": tile, "exact": exact, "strength": strength, "ensemble": ensemble, "return_trust": return_trust, "progress": progress}
     return restore_array(image, paper, network, config, dtype=image.dtype, result_dtype=image.dtype, **options)

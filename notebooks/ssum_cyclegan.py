@@ -370,8 +370,8 @@ for name, (errors, lines) in evaluate.widths(cases, evaluate.convert(cases, meas
 # without its noise, which nobody can foretell. A tiny network may lose to the filter, or to the optical image itself: then that is the finding. The paper's
 # largest errors lie on sharp edges: a rim that is half a pixel off is wrong twice. In the maps, red is invented, blue lost.
 #
-# **Nanometres.** Each kind of image needs an edge criterion of its own, whose offset, found on other chips, is taken off. Even widths from the true SEM images
-# are then wrong, for rims differ from chip to chip. A network adds errors of its own; does it measure *better* than the optical image, all that it knows?
+# **Nanometres.** Each kind of image needs an edge criterion of its own, whose offset, found on other chips, is taken off: the middle of a blurred flank, the
+# crest of a rim. A network adds errors of its own; does it measure *better* than the optical image, all that it knows?
 #
 # ## 9 Make it lie
 #

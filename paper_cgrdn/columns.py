@@ -180,12 +180,14 @@ def _levenberg_marquardt(data, inside, places, first, free) -> tuple[np.ndarray,
 
 
 def precision(estimates: np.ndarray, truth: np.ndarray, pixel_size: float | None = None) -> dict:
-    """Bias and spread of positions over noise draws: {"row", "column", "overall": {"bias_mean", "bias_rms", "bias_floor", "std", "rmse"}, "failed"}.
+    """Bias and spread of positions over noise draws: {"row", "column", "overall", "failed"}, the first three {"bias_mean", "bias_rms", "bias_floor", "std",
+    "rmse", "rmse_relative"}.
 
     With e the error and b_k its mean over the draws of column k: bias_mean = mean_k b_k (a common shift); bias_rms = sqrt(mean_k b_k^2); std^2 = mean_k of the
-    unbiased variance over draws; rmse^2 = mean of e^2 over the draws of a column, then over columns; bias_floor, the bias_rms of an estimator without bias,
-    from a finite number of draws. "overall" is the root of the sum of the two axes' squares, the length of a vector in the plane. Columns with fewer than two
-    finite draws do not count; "failed" is the share of estimates that are NaN.
+    unbiased variance over draws; rmse^2 = mean of e^2 over the draws of a column, then over columns; rmse_relative^2 = rmse^2 - bias_mean^2, of positions
+    relative to each other, for nothing in a lattice tells a shift of all columns from the place of the frame; bias_floor, the bias_rms of an estimator without
+    bias, from a finite number of draws. "overall" is the root of the sum of the two axes' squares, the length of a vector in the plane. Columns with fewer than
+    two finite draws do not count; "failed" is the share of estimates that are NaN.
 
     estimates: (draws, n, 2) px, NaN where a fit failed; truth: (n, 2) px. With pixel_size, in nm, lengths are in pm, else in px.
     """
@@ -203,12 +205,13 @@ def intensity_precision(estimates: np.ndarray, truth: np.ndarray) -> dict:
 
 
 def _summary(errors: np.ndarray) -> dict[str, float]:
-    """The five numbers of `precision` for one axis, from (draws, n); all NaN where no column has two finite draws."""
+    """The six numbers of `precision` for one axis, from (draws, n); all NaN where no column has two finite draws."""
     errors = errors[:, np.isfinite(errors).sum(0) >= 2]
     if not errors.size:
-        return dict.fromkeys(("bias_mean", "bias_rms", "bias_floor", "std", "rmse"), np.nan)
+        return dict.fromkeys(("bias_mean", "bias_rms", "bias_floor", "std", "rmse", "rmse_relative"), np.nan)
     draws, bias, variance = np.isfinite(errors).sum(0), np.nanmean(errors, 0), np.nanvar(errors, 0, ddof=1)
     squares = {"bias_rms": bias**2, "bias_floor": variance / draws, "std": variance, "rmse": np.nanmean(errors**2, 0)}
+    squares["rmse_relative"] = np.maximum(squares["rmse"].mean() - bias.mean() ** 2, 0)
     return {"bias_mean": float(bias.mean())} | {name: float(np.sqrt(values.mean())) for name, values in squares.items()}
 
 

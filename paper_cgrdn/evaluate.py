@@ -23,7 +23,7 @@ from common.evaluation import drop_undefined, item, paired_gain, write_results, 
 from common.metrics import bootstrap_interval, radial_spectrum_distance
 from common.micrograph import load_micrograph
 from common.papers import paper
-from common.restoring import load_network
+from common.restoring import load_network, mirrored
 
 from . import figures
 from .baselines import HINDSIGHT, METHODS, oracle_gaussian, tune
@@ -56,6 +56,7 @@ def evaluate_cgrdn(
     tuning_images: int = 24,
     alone: int = 4,
     draws: int = 100,
+    ensemble: bool = False,
 ) -> dict:
     """Write results.json, tables and figures into a folder; returns the items of results.json.
 
@@ -70,12 +71,14 @@ def evaluate_cgrdn(
         tuning_images: pairs of each modality, of at most 128 x 128 pixels, on which the classical methods are tuned.
         alone: images on which each distortion is measured alone; 0 leaves that out.
         draws: of noise, for the atomic columns; 0 leaves these out.
+        ensemble: measure the mean of each image's restoration and its mirror image's, as `empapers restore --ensemble` makes it.
     """
     if min(images, tuning_images) < 1 or alone < 0 or draws < 0 or draws == 1:
         raise ValueError(f"images and tuning_images must be at least 1, alone 0 or more, draws 0 or from 2, got {images}, {tuning_images}, {alone}, {draws}")
     if side < 64 or side % MULTIPLE:
         raise ValueError(f"side must be a multiple of {MULTIPLE} and at least 64, got {side}")
-    restore, config = Restorer.load(weights)
+    once, config = Restorer.load(weights)
+    restore = mirrored(once, paper("cgrdn")) if ensemble else once
     if config.network == "mr_unet" and side != 256:
         raise ValueError(f"MR-UNet takes images of 256 x 256 pixels only, got side {side}")
     frames = frames_of(series) if series is not None else None
@@ -103,12 +106,18 @@ def evaluate_cgrdn(
     if draws:
         items |= column_items(restore, seed, draws) | hallucination_items(restore, seed) | removal_items(restore, seed)
         if config.network != "mr_unet":  # which knows one size only
-            items |= tile_items(restore.network, config, seed)
+            items |= tile_items(once.network, config, seed)
     if frames is not None:
         items |= series_items(restore, frames, series.name)
     write_table(out / "scores.csv", rows)
     figures.draw_examples(out / "examples.png", shown)
-    notes = {"recorded": notes, "not run": not_run(data, series), "edges": edges(strengths), "without a number": drop_undefined(items)}
+    notes = {
+        "mirror images averaged": ensemble,
+        "recorded": notes,
+        "not run": not_run(data, series),
+        "edges": edges(strengths),
+        "without a number": drop_undefined(items),
+    }
     write_results(out, "cgrdn", str(weights), seed, items, CONVENTION, strengths=strengths, notes=notes)
     return items
 

@@ -42,7 +42,7 @@ def column_items(restore: Callable, seed: int, draws: int) -> dict:
         pixels = {name: precision([fit.positions for fit in fits], crystal.positions) for name, fits in found.items()}
         masses = {name: intensity_precision([fit.intensities for fit in fits], crystal.intensities) for name, fits in found.items()}
         at = f"columns at {dose:g} electrons per pixel ({dose / (10 * PIXEL) ** 2:,.0f} per square angstrom)"
-        for number, unit, table in (("rmse", "pm", places), ("bias_rms", "px", pixels), ("std", "px", pixels)):
+        for number, unit, table in (("rmse", "pm", places), ("rmse_relative", "pm", places), ("bias_rms", "px", pixels), ("std", "px", pixels)):
             ours, theirs = (table[name]["overall"][number] for name in ("restored", "raw"))
             items[f"{at}: position, {number}"] = item(ours, unit, theirs, None, draws, columns=len(crystal.positions))
         for number in ("bias_mean", "bias_rms", "std"):

@@ -35,7 +35,8 @@ def build_resnet(width: int, blocks: int, name: str) -> keras.Model:
         y = _normalised(convolved(Mirror(1, name=f"block{k}_pad2")(y), 4 * width, 3, f"block{k}b"), f"block{k}b")
         x = layers.Add(name=f"block{k}_add")([x, y])
     for k, filters in ((1, 2 * width), (2, width)):
-        x = layers.Conv2DTranspose(filters, 3, 2, padding="same", kernel_initializer=_kernels(), name=f"up{k}_conv")(x)
+        x = layers.Conv2DTranspose(filters, 3, 2, kernel_initializer=_kernels(), name=f"up{k}_conv")(x)
+        x = layers.Cropping2D(((1, 0), (1, 0)), name=f"up{k}_crop")(x)  # centred on its pixels, as theirs is; "same" would begin at them
         x = layers.ReLU(name=f"up{k}_act")(_normalised(x, f"up{k}"))
     x = layers.Conv2D(1, 7, kernel_initializer=_kernels(), dtype="float32", name="last_conv")(Mirror(3, name="last_pad")(x))
     return keras.Model(image, layers.Activation("tanh", name="tanh", dtype="float32")(x), name=name)

@@ -21,7 +21,7 @@ from common.data import example_rng, intensity_range, to_unit_range
 from common.evaluation import drop_undefined, item, paired_gain, write_results, write_table
 from common.metrics import bootstrap_interval, radial_spectrum_distance
 from common.papers import paper
-from common.restoring import load_network
+from common.restoring import load_network, mirrored
 
 from . import figures
 from .baselines import tune, wiener
@@ -53,7 +53,14 @@ class Case:
 
 
 def evaluate_ssum_cyclegan(
-    out: Path, weights: str = "small", seed: int = 0, data: Path | None = None, chips: int = 24, tuning_chips: int = 12, disturbed: int = 8
+    out: Path,
+    weights: str = "small",
+    seed: int = 0,
+    data: Path | None = None,
+    chips: int = 24,
+    tuning_chips: int = 12,
+    disturbed: int = 8,
+    ensemble: bool = False,
 ) -> dict:
     """Write results.json, tables and figures into a folder; returns the items of results.json.
 
@@ -65,10 +72,12 @@ def evaluate_ssum_cyclegan(
         chips: simulated chips of 512 x 512 pixels.
         tuning_chips: others, on which the linear filter is tuned and the offsets of line widths are found.
         disturbed: chips whose optical images are disturbed in all ways; 0 leaves that out.
+        ensemble: measure the mean of the conversions of each image's eight mirror images, as `empapers restore --ensemble` makes it.
     """
     if min(chips, tuning_chips) < 1 or disturbed < 0:
         raise ValueError(f"chips and tuning_chips must be at least 1, disturbed 0 or more, got {chips}, {tuning_chips}, {disturbed}")
-    restore, config = Restorer.load(weights)
+    once, config = Restorer.load(weights)
+    restore = mirrored(once, paper("ssum_cyclegan")) if ensemble else once
     recorded = FolderPairs(data, config.reduction, 64) if data is not None else []
     out.mkdir(parents=True, exist_ok=True)
     tuning, cases = simulated(config, "tuning", seed, tuning_chips), simulated(config, "test", seed, chips)
@@ -77,6 +86,7 @@ def evaluate_ssum_cyclegan(
     converted = convert(cases, methods)
     found_simulated = measure(cases, converted)
     items, rows = score_items("", found_simulated) | contrast_items(cases, found_simulated), table_rows("simulated", found_simulated)
+    items |= inverted_items(cases, restore)
     measured = [[images | {WIENER: filters.for_widths(images[OPTICAL])} for images in each] for each in (convert(tuning, methods), converted)]
     offsets = {name: median(errors) for name, (errors, _) in widths(tuning, measured[0]).items()}
     items |= width_items(cases, measured[1], offsets)
@@ -90,6 +100,7 @@ def evaluate_ssum_cyclegan(
         items |= score_items("R: ", found, published=1.64)
         rows += table_rows("recorded", found)
     notes = {"filters": [f"Wiener {filters.numbers} for scores, {filters.width_numbers} for widths: sigma in pixels, noise over the deviation"]}
+    notes["ensemble"] = ["every conversion is the mean over mirror images"] if ensemble else []
     notes["offsets"] = [f"{name}: {offset[0]:.1f} nm off line widths" for name, offset in offsets.items()]
     reverse = Restorer.reverse(weights, config)
     if reverse is not None:
@@ -103,6 +114,7 @@ def evaluate_ssum_cyclegan(
     write_table(out / "chips.csv", chip_rows(cases, found_simulated))
     bright, dark = ([k for k, case in enumerate(cases) if case.dark_metal == which] for which in (False, True))
     shown = [(*(converted[k][name] for name in (OPTICAL, WIENER, NETWORK)), cases[k].sem) for k in (*bright[:3], *dark[:1])]
+    shown += [(*(method(1 - cases[k].optical) for method in methods.values()), cases[k].sem) for k in dark[:1]]  # and its negative
     figures.draw_examples(out / "examples.png", shown)
     write_results(out, "ssum_cyclegan", str(weights), seed, items, CONVENTION, notes=notes)
     return items
@@ -242,6 +254,17 @@ def contrast_items(cases: Sequence[Case], found: dict) -> dict:
             if which.any():
                 ours, theirs = (found[score][name][which] for name in (NETWORK, OPTICAL))
                 items[f"{label}: {score.split('_')[0].upper()} gain over the optical image, fitted"] = paired_gain(ours, theirs, unit_)
+    return items
+
+
+def inverted_items(cases: Sequence[Case], restore: Callable) -> dict:
+    """Gains of chips with dark metal whose optical image is turned into its negative first, as anybody can who knows which material is metal."""
+    dark, items = [case for case in cases if case.dark_metal], {}
+    found = [[scores(case.sem, image) for image in (restore(1 - case.optical), case.optical)] for case in dark]
+    for score, unit_ in (("psnr_fit", "dB"), ("epi_fit", "")):
+        if found:
+            ours, theirs = np.array([[each[score] for each in pair] for pair in found]).T
+            items[f"dark metal, negative given: {score.split('_')[0].upper()} gain over the optical image, fitted"] = paired_gain(ours, theirs, unit_)
     return items
 
 

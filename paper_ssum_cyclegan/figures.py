@@ -9,21 +9,21 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from .measures import affine_fit, aligned
+from .measures import affine_fit, aligned, difference_maps
 
 SHOWN = 256  # pixels of each picture
 
 
 def draw_examples(path: Path, cases: Sequence[tuple[np.ndarray, ...]]) -> None:
-    """Rows of optical image, filtered one, network, SEM image and the signed difference of the network from it, aligned and fitted."""
+    """Rows of optical image, filtered one, network, SEM image and the network's difference from it, aligned and fitted: red is too bright, blue too dark."""
     titles = ("optical", "Wiener, tuned", "network", "SEM", "network - SEM")
     figure = Figure(figsize=(2.4 * len(titles), 2.5 * len(cases)), layout="constrained")
     for row, images in zip(np.atleast_2d(figure.subplots(len(cases), len(titles))), cases, strict=True):
         y, g = aligned(images[-1], images[2])
-        for axis, image, title in zip(row, (*images, affine_fit(y, g) - y), titles, strict=True):
+        for axis, image, title in zip(row, (*images, difference_maps(y, affine_fit(y, g)).signed), titles, strict=True):
             signed = title == titles[-1]
             axis.imshow(
-                image[:SHOWN, :SHOWN], cmap="RdBu" if signed else "gray", vmin=-0.5 if signed else 0, vmax=0.5 if signed else 1, interpolation="nearest"
+                image[:SHOWN, :SHOWN], cmap="RdBu_r" if signed else "gray", vmin=-0.5 if signed else 0, vmax=0.5 if signed else 1, interpolation="nearest"
             )
             axis.set(title=title, xticks=[], yticks=[])
     figure.savefig(path, dpi=110)

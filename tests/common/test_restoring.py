@@ -141,6 +141,18 @@ def test_default_tiles_are_close_to_the_whole_and_without_seams(weights):
     assert np.abs(tiled - whole).max() < 1e-3 * np.ptp(whole)
 
 
+def test_an_ensemble_is_the_mean_over_mirror_images(weights):
+    image = picture("float32", (46, 62))
+    mirrored = restore(np.ascontiguousarray(image[::-1]), "semnet", weights=weights)[::-1]
+    expected = (restore(image, "semnet", weights=weights) + mirrored) / 2
+    found, trust = restore(image, "semnet", weights=weights, ensemble=True, return_trust=True)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-3)
+    assert (np.abs(mirrored - expected) > 1e-2).any() and trust.max() > 0
+    whole, tiled = (restore(image, "semnet", weights=weights, ensemble=True, exact=True, tile=tile) for tile in (64, 48))
+    np.testing.assert_allclose(tiled, whole, rtol=1e-5, atol=1e-3)
+    assert restore(Micrograph(image), "semnet", weights=weights, ensemble=True).metadata["restored"]["ensemble"] is True
+
+
 def test_sides_that_the_network_does_not_take_are_padded():
     """A network that halves and doubles needs even sides; restoring pads and crops."""
 

@@ -145,8 +145,9 @@ def test_precision_by_hand():
     truth = np.array([[10.0, 20.0], [30.0, 40.0]])
     errors = np.array([[[1.0, 0.0], [-1.0, 2.0]], [[3.0, 0.0], [-1.0, 2.0]]])  # draws, columns, axes
     measured = precision(truth + errors, truth)
-    assert measured["row"] == pytest.approx({"bias_mean": 0.5, "bias_rms": np.sqrt(2.5), "bias_floor": np.sqrt(0.5), "std": 1.0, "rmse": np.sqrt(3.0)})
-    assert measured["column"] == pytest.approx({"bias_mean": 1.0, "bias_rms": np.sqrt(2.0), "bias_floor": 0.0, "std": 0.0, "rmse": np.sqrt(2.0)})
+    numbers = ("bias_mean", "bias_rms", "bias_floor", "std", "rmse", "rmse_relative")
+    assert measured["row"] == pytest.approx(dict(zip(numbers, (0.5, np.sqrt(2.5), np.sqrt(0.5), 1.0, np.sqrt(3.0), np.sqrt(2.75)), strict=True)))
+    assert measured["column"] == pytest.approx(dict(zip(numbers, (1.0, np.sqrt(2.0), 0.0, 0.0, np.sqrt(2.0), 1.0), strict=True)))
     assert measured["overall"] == pytest.approx({k: np.hypot(measured["row"][k], measured["column"][k]) for k in measured["row"]})
     assert measured["failed"] == 0
     in_pm = precision(truth + errors, truth, pixel_size=0.02)
@@ -158,7 +159,7 @@ def test_precision_with_failed_fits():
     estimates = np.array([[[1.0, 1.0], nan, [5.0, 5.0]], [[3.0, 1.0], nan, nan], [nan, nan, nan]])
     measured = precision(estimates, truth)
     assert measured["failed"] == pytest.approx(6 / 9)
-    assert measured["row"] == pytest.approx({"bias_mean": 2.0, "bias_rms": 2.0, "bias_floor": 1.0, "std": np.sqrt(2), "rmse": np.sqrt(5)})
+    assert measured["row"] == pytest.approx({"bias_mean": 2.0, "bias_rms": 2.0, "bias_floor": 1.0, "std": np.sqrt(2), "rmse": np.sqrt(5), "rmse_relative": 1.0})
     assert np.isnan(precision(estimates[2:], truth)["overall"]["std"])
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -56,6 +57,9 @@ def test_clean_patches_are_expected_signals():
         assert patch.mean() == pytest.approx(1, abs=1e-5)
         contrasts.append(patch.std())
     assert 0.02 < min(contrasts) < 0.06 and 0.4 < max(contrasts) < 0.75
+    stars = np.where(picture > 0.97, 1, 0.02 * picture).astype(np.float32)  # dark but for a few bright places: as strong as the brightest recorded ones
+    strong = [clean_patch(cv2.GaussianBlur(stars, (0, 0), 1.0), 48, np.random.default_rng(k)) for k in range(60)]
+    assert 0.9 < max(patch.std() for patch in strong) < 1.6 and max(np.mean(patch == 0) for patch in strong) < 0.05
     np.testing.assert_array_equal(with_contrast(np.full((4, 4), 0.3), 0.5), np.ones((4, 4)))
     codes = 0.3 + np.random.default_rng(1).integers(0, 3, (32, 32)) / 65535
     np.testing.assert_array_equal(with_contrast(codes, 0.5), np.ones((32, 32)))  # the last bits of a flat picture are no texture

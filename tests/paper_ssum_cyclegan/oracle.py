@@ -42,6 +42,20 @@ def conv2d(x, kernel, bias=None, stride=1, padding="valid"):
     return out if bias is None else out + _float(bias)
 
 
+def transposed_conv2d(x, kernel, bias=None, padding=1, output_padding=0):
+    """Stride 2: input pixel (i, j) adds kernel[u, v] to output pixel (2 i + u - padding, 2 j + v - padding), of 2 (n - 1) + k - 2 padding + output_padding
+    each way, the rest of the frame left out; kernel (k, k, out, in), as TensorFlow stores it."""
+    x, kernel = _float(x), _float(kernel)
+    batch, height, width, _ = x.shape
+    size = kernel.shape[0]
+    out = np.zeros((batch, 2 * height + size, 2 * width + size, kernel.shape[2]))
+    for u, v in np.ndindex(size, size):
+        out[:, u : u + 2 * height : 2, v : v + 2 * width : 2] += x @ kernel[u, v].T
+    rows, columns = (2 * (n - 1) + size - 2 * padding + output_padding for n in (height, width))
+    out = out[:, padding : padding + rows, padding : padding + columns]
+    return out if bias is None else out + _float(bias)
+
+
 def depth_to_space(x):
     """y[b, 2i + a, 2j + b', c] = x[b, i, j, (2a + b') C + c], C = channels / 4 (4.2)."""
     batch, height, width, channels = x.shape
@@ -165,6 +179,54 @@ def generator(x, weights, config):
     y = np.tanh(conv2d(pad(h, 3, "reflect"), *next(read)))
     assert next(read, None) is None, "weights are left over"
     return y
+
+
+def stock_resnet(x, weights, blocks):
+    """The stock CycleGAN generator (4.3): as `generator` without affine instance norm, but biased, rectified at slope 0, and up by transposed convolutions.
+
+    weights: (kernel, bias) of every convolution in graph order.
+    """
+    read = iter(weights)
+
+    def relu(h):
+        return np.maximum(instance_norm(h), 0)
+
+    h = relu(conv2d(pad(x, 3, "reflect"), *next(read)))
+    for _ in range(2):
+        h = relu(conv2d(pad(h, 1), *next(read), stride=2))
+    for _ in range(blocks):
+        first = relu(conv2d(pad(h, 1, "reflect"), *next(read)))
+        h = h + instance_norm(conv2d(pad(first, 1, "reflect"), *next(read)))
+    for _ in range(2):
+        h = relu(transposed_conv2d(h, *next(read), padding=1, output_padding=1))
+    y = np.tanh(conv2d(pad(h, 3, "reflect"), *next(read)))
+    assert next(read, None) is None, "weights are left over"
+    return y
+
+
+def pix2pix_unet(x, down, up):
+    """The U-Net of pix2pix without dropout, at inference: 4x4 convolutions of stride 2 down to one pixel, leaky before all but the first, batch norm but for
+    the first and the last; as many transposed ones up, rectified before, batch norm but for the last, each joined with the map of its size; tanh.
+
+    down: from the outside in; up: from the inside out; each a tuple of what there is of kernel, bias (a pair), and gamma, beta, mean, variance (four more).
+    """
+
+    def normalise(h, entry):
+        return batch_norm(h, *entry[-4:]) if len(entry) > 2 else h
+
+    def bias(entry):
+        return entry[1] if len(entry) == 2 else None
+
+    maps, h = [], _float(x)
+    for k, entry in enumerate(down):
+        h = conv2d(pad(leaky_relu(h) if k else h, 1), entry[0], bias(entry), stride=2)
+        h = normalise(h, entry)
+        maps.append(h)
+    h = maps.pop()
+    for entry in up:
+        h = normalise(transposed_conv2d(np.maximum(h, 0), entry[0], bias(entry)), entry)
+        h = np.concatenate([h, maps.pop()], -1) if maps else h
+    return np.tanh(h)
 
 
 def _parameters(layers):

@@ -23,6 +23,7 @@ from paper_ssum_cyclegan.evaluate import (
     contrast_items,
     convert,
     disturbance_items,
+    inverted_items,
     measure,
     median,
     median_ratio,
@@ -147,6 +148,16 @@ def test_gains_of_bright_and_of_dark_metal_are_told_apart(cases):
     chips = simulated(CONFIG, "test", 0, 8)  # the sign of the correlation tells which it is
     signs = [np.corrcoef(chip.optical.ravel(), cv2.GaussianBlur(chip.sem, (0, 0), 6).ravel())[0, 1] < 0 for chip in chips]
     assert [chip.dark_metal for chip in chips] == signs and any(signs)
+
+
+def test_dark_metal_is_measured_with_its_negative_too(cases):
+    bright, dark = (replace(case, dark_metal=which) for case, which in zip(cases, (False, True), strict=True))
+    given = []
+    items = inverted_items([bright, dark], lambda image: given.append(image) or dark.sem)
+    np.testing.assert_array_equal(given, [1 - dark.optical])
+    gain = items["dark metal, negative given: EPI gain over the optical image, fitted"]
+    assert gain["ours"] == pytest.approx(1) and gain["n"] == 1 and items["dark metal, negative given: PSNR gain over the optical image, fitted"]["value"] > 10
+    assert inverted_items([bright], None) == {}
 
 
 # --- Disturbances ---

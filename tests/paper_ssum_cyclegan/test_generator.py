@@ -110,6 +110,23 @@ def test_generators_equal_the_tables(config, settings, training):
     np.testing.assert_allclose(network(x, training=training), expected, atol=2e-4)
 
 
+def test_networks_for_comparison_equal_theirs():
+    network, x = randomise(build_generator(replace(Config.tiny(), network="resnet", width=4, blocks=2))), images((2, 16, 24, 1))
+    weights = [tuple(layer.get_weights()) for layer in network.layers if layer.weights]
+    expected = oracle.stock_resnet(x, weights, 2)
+    assert np.std(expected) > 0.05
+    np.testing.assert_allclose(network(x), expected, atol=2e-4)
+    network, x = randomise(build_generator(replace(Config.tiny(), network="unet", width=4, side=32))), images((2, 32, 32, 1))
+    stages = {}
+    for layer in network.layers:
+        if layer.weights:
+            stages[layer.name.split("_")[0]] = (*stages.get(layer.name.split("_")[0], ()), *layer.get_weights())
+    down, up = ([stages[name] for name in stages if name.startswith(way)] for way in ("down", "up"))
+    expected = oracle.pix2pix_unet(x, down, up)
+    assert len(down) == len(up) == 5 and np.std(expected) > 0.05
+    np.testing.assert_allclose(network(x), expected, atol=2e-4)
+
+
 @pytest.mark.parametrize("literal", [False, True])
 def test_discriminators_equal_the_table(literal):
     network, x = randomise(build_discriminator(replace(SLIM, literal_strides=literal))), images((2, 64, 48, 1))
