@@ -11,7 +11,7 @@ import tifffile
 from common import paper
 from common.__main__ import main
 from common.micrograph import Micrograph, save_micrograph
-from paper_cgrdn import Config
+from paper_cgrdn import Config, comparison
 from paper_cgrdn.baselines import HINDSIGHT, METHODS, despiked, oracle_gaussian, tune
 from paper_cgrdn.columns import adf_crystal
 from paper_cgrdn.evaluate import INPUT, NETWORK, Restorer, best, damaged, measure, modality_of, psnr, recorded, score_items, shown_patch, simulated, ssim
@@ -229,6 +229,21 @@ def test_bad_input_is_one_line(weights, tmp_path, capsys, flags, message):
     assert main(["evaluate", "cgrdn", "--weights", str(weights), *quick, *flags, "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1 and message in said[0] and not (tmp_path / "out").exists()
+
+
+def test_comparison_trains_each_network_once(tmp_path, monkeypatch):
+    tiny = replace(Config.tiny(), groups=1, dense_blocks=1)
+    monkeypatch.setattr(Config, "small", classmethod(lambda cls: tiny))
+    monkeypatch.setattr(comparison, "SIDE", 64)
+    comparison.comparison(tmp_path, ("cgrdn", "grdn"), steps=2, images=1)
+    checkpoint = tmp_path / "grdn" / "checkpoints" / "ckpt-2"
+    before = checkpoint.stat().st_mtime_ns
+    comparison.comparison(tmp_path, ("grdn",), steps=2, images=1)
+    assert checkpoint.stat().st_mtime_ns == before
+    lines = (tmp_path / "comparison.csv").read_text().splitlines()
+    assert lines[0] == "network,parameters,psnr" and [line.split(",")[0].strip('"') for line in lines[1:]] == ["grdn", "distorted", "Gaussian"]
+    with pytest.raises(ValueError, match="at least 1"):
+        comparison.comparison(tmp_path, ("grdn",), steps=0)
 
 
 def test_a_restorer_restores_as_restoring_does(weights):
