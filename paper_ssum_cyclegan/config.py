@@ -38,6 +38,7 @@ class Config:
     literal_strides: bool = False  # all of "the first four layers" at stride 2 (P): sees 94 pixels, while the paper says 70
     # losses
     adversarial: Literal["log", "least_squares"] = "log"  # eq. 1 (P)
+    adversarial_weight: float = 1.0  # of both generators (P); 0, with cycle_weight 0, leaves the losses on pairs alone, to see what the others add
     cycle_weight: float = 10.0  # lambda; not in the text, CG's
     identity_weight: float = 0.0  # times lambda; not in the text, 0.5 in CG
     shift_l1_weight: float = 0.0  # L1 at the best shift of up to `shift` pixels; ours, for pairs aligned by hand
@@ -66,7 +67,8 @@ class Config:
         require(self, (*counts, "checkpoint_every", "validate_every", "validation_pairs"), "at least 1", lambda value: value >= 1)
         require(self, ("blocks", "shift"), "at least 0", lambda value: value >= 0)
         require(self, ("pixel_size", "learning_rate"), "a positive number", lambda value: 0 < value < math.inf)
-        weights = ("cycle_weight", "identity_weight", "shift_l1_weight", "lowres_l1_weight", "registration_weight", "smoothness_weight", "misalignment")
+        terms = ("adversarial", "cycle", "identity", "shift_l1", "lowres_l1", "registration", "smoothness")
+        weights = (*(f"{term}_weight" for term in terms), "misalignment")
         require(self, weights, "zero or a positive number", lambda value: 0 <= value < math.inf)
         require(self, ("dropout", "beta_1", "ema_decay"), "in [0, 1)", lambda value: 0 <= value < 1)
         require(self, ("seed",), "in 0 .. 2^32 - 1", lambda value: 0 <= value < 2**32)

@@ -67,8 +67,8 @@ class SSUMCycleGAN(Trainer):
             made.update(Y=fake_y, X=fake_x)
             # Discriminators only judge here: their variables are not the optimizer's.
             terms = {
-                "G_adv": (losses.adversarial(net["D_Y"](fake_y, training=True), config.adversarial), 1.0),
-                "F_adv": (losses.adversarial(net["D_X"](fake_x, training=True), config.adversarial), 1.0),
+                "G_adv": (losses.adversarial(net["D_Y"](fake_y, training=True), config.adversarial), config.adversarial_weight),
+                "F_adv": (losses.adversarial(net["D_X"](fake_x, training=True), config.adversarial), config.adversarial_weight),
                 "cycle_x": (losses.l1(back_x, x), config.cycle_weight),
                 "cycle_y": (losses.l1(back_y, y), config.cycle_weight),
             }

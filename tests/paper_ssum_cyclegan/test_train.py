@@ -19,7 +19,7 @@ FLAGS = "--preset tiny --side 32 --pairs 2 --width 4 --trunk 4 --blocks 2 --shif
 FLAGS += "--falling-steps 8 --batch 2 --checkpoint-every 2 --validate-every 10 --validation-pairs 1".split()
 QUICK = replace(Config.tiny(), side=32, pairs=2, width=4, trunk=4, blocks=2, shift=3, pool=4, ema_decay=0.5, steps=10, constant_steps=4, falling_steps=8,
                 batch=2, checkpoint_every=2, validate_every=10, validation_pairs=1)  # fmt: skip
-EVERYTHING = {"identity_weight": 0.5, "shift_l1_weight": 2.0, "lowres_l1_weight": 3.0, "registration_weight": 20.0}
+EVERYTHING = {"adversarial_weight": 2.0, "identity_weight": 0.5, "shift_l1_weight": 2.0, "lowres_l1_weight": 3.0, "registration_weight": 20.0}
 
 
 def batch_of(seed=0, count=2, side=32):
@@ -59,7 +59,7 @@ def test_losses_of_a_step(kind):
         "registered_L1": np.abs(dense_warp(fake_y, flow) - y).mean(),
         "roughness": oracle.flow_roughness(flow),
     }
-    weights = {"cycle_x": 10, "cycle_y": 10, "identity": 5, "shift_L1": 2, "lowres_L1": 3, "registered_L1": 20, "roughness": 10}
+    weights = {"G_adv": 2, "F_adv": 2, "cycle_x": 10, "cycle_y": 10, "identity": 5, "shift_L1": 2, "lowres_L1": 3, "registered_L1": 20, "roughness": 10}
     judged = oracle.discriminator_log_loss if kind == "log" else oracle.discriminator_least_squares
     assert all(np.array_equal(a, b) for name, before in judge.items() for a, b in zip(before, net[name].get_weights(), strict=True))
     both = {"D_Y": judged(net["D_Y"](y).numpy(), net["D_Y"](fake_y).numpy()), "D_X": judged(net["D_X"](x).numpy(), net["D_X"](fake_x).numpy())}
