@@ -112,7 +112,7 @@ def evaluate_cgrdn(
     write_table(out / "scores.csv", rows)
     figures.draw_examples(out / "examples.png", shown)
     notes = {
-        "mirror images averaged": ensemble,
+        "ensemble": ["every restoration is the mean over mirror images"] if ensemble else [],
         "recorded": notes,
         "not run": not_run(data, series),
         "edges": edges(strengths),
