@@ -35,7 +35,8 @@ def test_a_scan_of_any_size(weights, dtype):
     restored = restore(micrograph, "dlss", weights=weights, step=5)
     assert restored.data.shape == (515, 385) and restored.data.dtype == dtype
     assert restored.pixel_size == pytest.approx(0.4, rel=1e-12) and restored.metadata["pixel_size_xy"] == pytest.approx([0.4, 0.6])
-    assert restored.metadata["voltage"] == 200.0 and restored.metadata["restored"] == {"paper": "dlss", "weights": str(weights), "strength": 1.0, "step": 5}
+    told = {"paper": "dlss", "weights": str(weights), "strength": 1.0, "ensemble": False, "step": 5}
+    assert restored.metadata["voltage"] == 200.0 and restored.metadata["restored"] == told
     assert np.ptp(restored.data) > 0 and np.isfinite(restored.data).all()
 
 
