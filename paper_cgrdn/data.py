@@ -25,7 +25,7 @@ PICTURES = {
     "lrsem": ("grains", "section", "powder", "porous", "fibres", "chip", "gold", "medley"),
 }
 CONTRAST = (0.03, 0.7)  # standard deviation over mean of a clean patch
-STRONGEST = 1.5  # of patches that are dark but for a few bright places, as dark-field images are; W: half of published STEM images exceed 0.7
+STRONGEST = 1.5  # of patches that are dark but for a few bright places, as dark-field images are; half of the recorded ones that were looked at exceed 0.7
 SIDE = 512  # pixels of a clean picture
 FLATTEST = 1e-3  # standard deviation of a picture in [0, 1] that still shows something
 FLAT = 1e-6  # deviation over mean below which float32 tells nothing; no number in raw units, so that a x + b is restored to a y + b
