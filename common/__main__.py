@@ -167,7 +167,7 @@ def restore_command(arguments: list[str]) -> None:
             tile: side of a tile in input pixels.
             exact: make tiles equal the whole image, where that is possible.
             strength: from 0 (the classical method) to 1 (the network).
-            ensemble: average over the mirror images that the acquisition knows; a little better, at two (a camera's images: eight) times the work.
+            ensemble: average over the mirror images that the acquisition knows; a little better, at twice the work (ssum_cyclegan: eight times).
             trust: also write NAME_trust.tif, float32 in the image's units: how much each pixel is to be doubted.
             keep_bar: restore the data bar too, which is left out otherwise where the file says that it has one.
             precision: float32, mixed_bfloat16, mixed_float16 or auto.

@@ -86,7 +86,7 @@ def evaluate_ssum_cyclegan(
     converted = convert(cases, methods)
     found_simulated = measure(cases, converted)
     items, rows = score_items("", found_simulated) | contrast_items(cases, found_simulated), table_rows("simulated", found_simulated)
-    items |= inverted_items(cases, restore)
+    items |= inverted_items(cases, found_simulated, restore)
     measured = [[images | {WIENER: filters.for_widths(images[OPTICAL])} for images in each] for each in (convert(tuning, methods), converted)]
     offsets = {name: median(errors) for name, (errors, _) in widths(tuning, measured[0]).items()}
     items |= width_items(cases, measured[1], offsets)
@@ -257,14 +257,15 @@ def contrast_items(cases: Sequence[Case], found: dict) -> dict:
     return items
 
 
-def inverted_items(cases: Sequence[Case], restore: Callable) -> dict:
+def inverted_items(cases: Sequence[Case], found: dict, restore: Callable) -> dict:
     """Gains of chips with dark metal whose optical image is turned into its negative first, as anybody can who knows which material is metal."""
-    dark, items = [case for case in cases if case.dark_metal], {}
-    found = [[scores(case.sem, image) for image in (restore(1 - case.optical), case.optical)] for case in dark]
+    dark, items = [k for k, case in enumerate(cases) if case.dark_metal], {}
+    if not dark:
+        return items
+    given = [scores(cases[k].sem, restore(1 - cases[k].optical)) for k in dark]
     for score, unit_ in (("psnr_fit", "dB"), ("epi_fit", "")):
-        if found:
-            ours, theirs = np.array([[each[score] for each in pair] for pair in found]).T
-            items[f"dark metal, negative given: {score.split('_')[0].upper()} gain over the optical image, fitted"] = paired_gain(ours, theirs, unit_)
+        ours, theirs = np.array([each[score] for each in given]), found[score][OPTICAL][dark]
+        items[f"dark metal, negative given: {score.split('_')[0].upper()} gain over the optical image, fitted"] = paired_gain(ours, theirs, unit_)
     return items
 
 

@@ -5,8 +5,8 @@ an edge is the crest of a bright rim: it moves least with the rim's shape, which
 other chips. In an optical image, where a line is brighter or darker than its surroundings, an edge is the mid-level.
 
 Measured on simulated lines of 7 to 25 px with 2 % noise: crests are found to 0.1 px; they lie 1.0 to 1.4 px inside the edge of a line that is brighter than
-its surroundings, for all rims with decays of 1 to 3 px and also where these fall off three times faster outside, so that widths err by -2.1 to -2.9 px (where a
-flank has risen by 70 % they err by +0.2 to +1.9 px: a smaller offset, and one that differs more). Both crests of a narrower line merge, at 5 px by one more.
+its surroundings, for all rims with decays of 1 to 3 px and also where these fall off three times faster outside, so that widths err by -2.1 to -2.9 px. Both
+crests of a narrower line merge, at 5 px by one more.
 Optical widths at a blur of sigma err by less than 0.3 px where line and space measure 5 sigma or more, else by -2 to +5 px, and below a pitch of some 3 sigma
 nothing is found. The spread is 0.1 to 0.3 px; pitches err by less than 0.1 px. In the pictures of `simulator`, whose rims crest on the edge, SEM widths err by
 -0.3 px, and by 0.1 px in the median once that is taken off.

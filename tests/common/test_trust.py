@@ -67,6 +67,23 @@ def test_a_perfect_restorer_of_a_quiet_image_leaves_no_doubt():
     assert trust.max() < 0.01 * np.ptp(image)
 
 
+@keras.saving.register_keras_serializable("tests")
+class Ramp(keras.layers.Layer):
+    """Adds a slope along the rows' numbers, whose mean over an image and its mirror image is flat."""
+
+    def call(self, image):
+        height = keras.ops.shape(image)[1]
+        rows = keras.ops.cast(keras.ops.arange(height), "float32") / keras.ops.cast(height, "float32") - 0.5
+        return image + rows[None, :, None, None]
+
+
+def test_mirror_images_that_disagree_are_doubted_in_an_ensemble_too():
+    repeat = keras.Sequential([keras.Input((None, None, 1)), keras.layers.UpSampling2D(2), Ramp()])
+    image = np.fromfunction(lambda y, x: 100 + 50 * np.sin(y / 15) * np.cos(x / 20), (90, 110)).astype(np.float32)
+    _, trust = restore_array(image, replace(paper("semnet"), halo=lambda config: 2), repeat, None, ensemble=True, return_trust=True)
+    assert np.median(trust[:10]) > 0.2 * np.ptp(image) and np.median(trust[85:95]) < 0.05 * np.ptp(image)
+
+
 def test_noise_of_the_probe_is_the_images():
     rng = np.random.default_rng(0)
     clean = np.fromfunction(lambda y, x: 100 + 50 * np.sin(y / 15) * np.cos(x / 20), (200, 220))

@@ -153,11 +153,12 @@ def test_gains_of_bright_and_of_dark_metal_are_told_apart(cases):
 def test_dark_metal_is_measured_with_its_negative_too(cases):
     bright, dark = (replace(case, dark_metal=which) for case, which in zip(cases, (False, True), strict=True))
     given, answer = [], cv2.GaussianBlur(dark.sem, (0, 0), 0.5)  # a perfect one has no finite PSNR
-    items = inverted_items([bright, dark], lambda image: given.append(image) or answer)
+    found = {"psnr_fit": {OPTICAL: np.array([99.0, 10.0])}, "epi_fit": {OPTICAL: np.array([1.0, 0.0])}}
+    items = inverted_items([bright, dark], found, lambda image: given.append(image) or answer)
     np.testing.assert_array_equal(given, [1 - dark.optical])
     psnr, epi = (items[f"dark metal, negative given: {score} gain over the optical image, fitted"] for score in ("PSNR", "EPI"))
-    assert psnr["n"] == 1 and psnr["value"] > 5 and epi["ours"] > 0.8
-    assert inverted_items([bright], None) == {}
+    assert psnr["n"] == 1 and psnr["baseline"] == 10 and psnr["value"] > 5 and epi["ours"] > 0.8
+    assert inverted_items([bright], found, None) == {}
 
 
 # --- Disturbances ---
