@@ -2,7 +2,7 @@
 
 The published network, plain L1 and Adam on both sides, one patch of 256x256 for the training step and one image of 256x256 for inference; and a micrograph of
 2048x2048, restored by tiles with `small`, raw to raw intensities. Each side is a process of its own, asked in turn. Then the data pipeline, alone. Networks
-are untrained: other numbers, the same work. Run it with nothing else on the machine.
+are untrained: other numbers, the same work. Run it with nothing else on the machine; with `--precisions float32` where the processor only emulates bfloat16.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -23,22 +24,23 @@ PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 SPECIMENS = 12  # clean pictures that patches are cut from here
 
 
-def keras_tasks() -> dict:
+def keras_tasks(precisions: tuple[str, ...] = tuple(PRECISIONS)) -> dict:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras
     import tensorflow as tf
 
     from common.papers import paper
     from common.precision import building
-    from common.restoring import restore_array
+    from common.restoring import compiled, restore_array
     from common.training import minimise
     from paper_cgrdn import Config
     from paper_cgrdn.generator import build_generator
 
-    tasks, x, y = {}, tf.random.normal((1, SIDE, SIDE, 1)), tf.random.normal((1, SIDE, SIDE, 1))
+    cgrdn, tasks, x, y = paper("cgrdn"), {}, tf.random.normal((1, SIDE, SIDE, 1)), tf.random.normal((1, SIDE, SIDE, 1))
+    state = cgrdn.statistics(x, "float32")
     micrograph = np.random.default_rng(0).gamma(4, 300, (WHOLE, WHOLE)).astype(np.float32)
-    for name, precision in PRECISIONS.items():
-        with building(precision):
+    for name in precisions:
+        with building(PRECISIONS[name]):
             network, small = build_generator(Config.paper()), build_generator(Config.small())
         adam = keras.optimizers.Adam(1e-4)
         adam.build(network.trainable_variables)
@@ -50,15 +52,19 @@ def keras_tasks() -> dict:
 
             return minimise(adam, network, objective)
 
-        compiled, run = tf.function(step), tf.function(partial(network, training=False))
-        tasks[f"training step, {name}"] = lambda compiled=compiled: float(compiled()["loss"])
-        tasks[f"inference, {name}"] = lambda run=run: run(x).numpy()
-        tasks[f"restoring {WHOLE} x {WHOLE} with small, {name}"] = lambda small=small: restore_array(micrograph, paper("cgrdn"), small, Config.small())
+        training, run, fixed = tf.function(step), *(compiled(cgrdn, network, fixed) for fixed in (False, True))
+        difference = np.abs(fixed(x, state) - run(x, state)).max() / np.ptp(run(x, state))
+        if name == "float32" and difference > 1e-5:
+            raise RuntimeError(f"weights as constants change the output by {difference:.1e} of its range")
+        tasks[f"training step, {name}"] = lambda training=training: float(training()["loss"])
+        tasks[f"inference, {name}"] = lambda run=run: run(x, state).numpy()
+        tasks[f"inference with weights as constants, {name}"] = lambda fixed=fixed: fixed(x, state).numpy()
+        tasks[f"restoring {WHOLE} x {WHOLE} with small, {name}"] = lambda small=small: restore_array(micrograph, cgrdn, small, Config.small(), fixed=True)
         tasks[f"matmul, {name}"] = matmul_task(name)
     return tasks
 
 
-def torch_tasks() -> dict:
+def torch_tasks(precisions: tuple[str, ...] = tuple(PRECISIONS)) -> dict:
     import torch
     from torch import nn
 
@@ -106,7 +112,7 @@ def torch_tasks() -> dict:
 
     x, y = (torch.randn(1, 1, SIDE, SIDE).to(memory_format=torch.channels_last) for _ in range(2))
     tasks = {}
-    for name in PRECISIONS:
+    for name in precisions:
         network = Network().to(memory_format=torch.channels_last)
         assert sum(p.numel() for p in network.parameters()) == 7_035_521
         adam = torch.optim.Adam(network.parameters(), 1e-4)
@@ -159,16 +165,19 @@ def small_step_seconds() -> float:
     return float(np.median(seconds[3:]))
 
 
-def benchmark(out: Path = Path("results/benchmark"), repeats: int = 8) -> None:
+def benchmark(
+    out: Path = Path("results/benchmark"), repeats: int = 8, precisions: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
+) -> None:
     """Measure, print a table, write cgrdn.json and cgrdn.md.
 
     Args:
         out: the folder for both files.
         repeats: of each task; medians are told.
+        precisions: of the networks; bfloat16 takes minutes a step where the processor emulates it.
     """
-    known = {"keras": keras_tasks, "torch": torch_tasks}
+    known = {"keras": partial(keras_tasks, precisions), "torch": partial(torch_tasks, precisions)}
     medians, memory = measure({side: make for side, make in known.items() if side == "keras" or importlib.util.find_spec("torch")}, repeats)
-    ceiling = {name: MATMUL / medians["keras"][f"matmul, {name}"] for name in PRECISIONS}
+    ceiling = {name: MATMUL / medians["keras"][f"matmul, {name}"] for name in precisions}
     forward = 2 * MACS_PER_PIXEL * SIDE**2
     lines = ["| task | this project | PyTorch | ratio | share of the matmul ceiling |", "| --- | --- | --- | --- | --- |"]
     results = {}
@@ -181,7 +190,7 @@ def benchmark(out: Path = Path("results/benchmark"), repeats: int = 8) -> None:
             entry["megapixels_per_second"] = WHOLE**2 / 1e6 / ours
             told = f"{ours:.2f} s, {WHOLE**2 / 1e6 / ours:.2f} Mpx/s | {beside} - |"
         else:
-            entry["ceiling_share"] = forward * (3 if name.startswith("training") else 1) / ours / ceiling[name.split(", ")[1]]
+            entry["ceiling_share"] = forward * (3 if name.startswith("training") else 1) / ours / ceiling[name.split(", ")[-1]]
             told = f"{ours:.3f} s | {beside} {entry['ceiling_share']:.0%} |"
         results[name] = entry | {"torch_seconds": theirs, "ratio": theirs and theirs / ours}
         lines.append(f"| {name} | {told}")

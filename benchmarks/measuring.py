@@ -106,7 +106,9 @@ def examples_per_second(examples, batch: int, seconds: float = 8.0) -> float:
 def report(out: Path, name: str, document: dict, lines: list[str]) -> None:
     """Write `name`.json, the document and the machine, and `name`.md, the lines; print the lines."""
     out.mkdir(parents=True, exist_ok=True)
-    machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    cpu = Path("/proc/cpuinfo")
+    models = [line.split(":")[1].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")] if cpu.exists() else []
+    machine = {"processor": (models or [platform.processor() or platform.machine()])[0], "cores": os.cpu_count()}
     (out / f"{name}.json").write_text(json.dumps({"machine": machine} | document, indent=2))
     (out / f"{name}.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))

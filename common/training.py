@@ -27,6 +27,7 @@ from tqdm import tqdm
 from .checkpoints import Checkpoints
 from .devices import share, team
 from .papers import config_to_dict
+from .precision import resolve
 
 # Operations that run side by side share one pool of threads, and a sum is then split differently from run to run: wide networks would repeat to rounding only.
 # One operation at a time, each with all threads, costs a few percent at most and repeats bit for bit.
@@ -134,10 +135,13 @@ class Run:
         """A new folder, or one to go on with; nothing is written before `describe`.
 
         FileExistsError if it is in use and `resume` is off; ValueError if it was made with another configuration or other data.
-        Only `steps` may differ: it says when to stop, not what a step is. data: what the examples come from, in JSON-ready values.
+        Only `steps` may differ: it says when to stop, not what a step is. Precision "auto" is what it means here: a run does not go on in another one elsewhere
+        without being told. data: what the examples come from, in JSON-ready values.
         """
         run = cls(Path(folder))
         description = {"paper": paper, "data": data, "config": config_to_dict(config)}
+        if "precision" in description["config"]:
+            description["config"]["precision"] = resolve(config.precision)
         path = run.folder / "config.json"
         if run.folder.exists() and any(run.folder.iterdir()) and not resume:
             raise FileExistsError(f"{folder} is not empty; choose another --out, or add --resume to go on with that run")

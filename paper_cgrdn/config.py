@@ -91,7 +91,7 @@ class Config:
         """One network for all six modalities, on a shallower trunk at a quarter of the size; for an hour and three quarters of two CPU cores."""
         return replace(cls(), modalities=MODALITIES, side=128, specimens=2400, halvings=2, outer_features=32, features=96, growth=48, dense_layers=4,
                        dense_blocks=2, groups=3, discriminator_base=16, loss_weights="C", steps=48_000, pixel_steps=47_200, learning_rate=7e-4, epoch=3_000,
-                       rate_decay=0.8, precision="mixed_bfloat16", checkpoint_every=1000, validate_every=2000, validation_images=60)  # fmt: skip
+                       rate_decay=0.8, precision="auto", checkpoint_every=1000, validate_every=2000, validation_images=60)  # fmt: skip
 
     @classmethod
     def tiny(cls) -> Config:

@@ -131,7 +131,7 @@ class Config:
         """The shipped weights: the paper's losses, policy and steps on a narrow network and crops of half the side, under an hour on two CPU cores."""
         return replace(cls(), side=256, batch=4, target_range="samples", inner=(32, 40, 48, 72, 104), outer=16, biases=True, skips=True, residual=True,
                        ema_decay=0.999, steps=16_000, plateau=8_000, learning_rate=5e-4, adversarial_rate=2e-4, discriminator_base=16,
-                       precision="mixed_bfloat16", crops=2048, checkpoint_every=1000, validate_every=1000)  # fmt: skip
+                       precision="auto", crops=2048, checkpoint_every=1000, validate_every=1000)  # fmt: skip
 
     @classmethod
     def tiny(cls) -> Config:

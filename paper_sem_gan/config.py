@@ -80,7 +80,7 @@ class Config:
     @classmethod
     def small(cls) -> Config:
         """The shipped weights: the paper's losses and data on narrower networks, trained for under two hours on two CPU cores."""
-        return replace(cls(), base=12, discriminator_base=12, steps=13_000, batch=8, learning_rate=3e-4, discriminator_rate=3e-5, precision="mixed_bfloat16")
+        return replace(cls(), base=12, discriminator_base=12, steps=13_000, batch=8, learning_rate=3e-4, discriminator_rate=3e-5, precision="auto")
 
     @classmethod
     def tiny(cls) -> Config:

@@ -102,7 +102,7 @@ class Config:
             steps=steps,
             learning_rate=4e-4,  # a narrower network and a 34 times shorter schedule want larger steps
             halve_at=tuple(round(steps * share) for share in (200 / 544, 400 / 544)),  # the paper's shares of the schedule
-            precision="mixed_bfloat16",
+            precision="auto",
             hq_crop=192,  # what lies further from the patch does not reach it
             lq_patch=64,
             checkpoint_every=1_000,

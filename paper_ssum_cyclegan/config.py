@@ -99,7 +99,7 @@ class Config:
         """Narrow generators that also learn from the pairs, by L1, which simulated chips fit; for three quarters of an hour on two CPU cores."""
         return replace(cls(), pairs=400, side=128, width=24, trunk=48, blocks=6, dropout=0.0, discriminator_base=24, shift_l1_weight=20.0, shift=0,
                        batch=2, learning_rate=4e-4, steps=14_000, constant_steps=7_000, falling_steps=7_000, ema_decay=0.999,
-                       precision="mixed_bfloat16")  # fmt: skip
+                       precision="auto")  # fmt: skip
 
     @classmethod
     def tiny(cls) -> Config:

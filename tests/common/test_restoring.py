@@ -141,6 +141,19 @@ def test_default_tiles_are_close_to_the_whole_and_without_seams(weights):
     assert np.abs(tiled - whole).max() < 1e-3 * np.ptp(whole)
 
 
+def test_fixed_weights_give_the_same_to_rounding_and_are_not_followed(weights):
+    semnet = paper("semnet")
+    network, config = load_network(semnet, weights)
+    own = semnet.build_generator(config)
+    own.set_weights(network.get_weights())
+    image = picture("float32", (60, 70))
+    followed, kept = (restore_array(image, semnet, own, config, fixed=fixed) for fixed in (False, True))
+    np.testing.assert_allclose(kept, followed, rtol=0, atol=1e-5 * np.ptp(followed))
+    own.set_weights([0.5 * w for w in own.get_weights()])
+    assert np.abs(restore_array(image, semnet, own, config) - followed).max() > 0.01 * np.ptp(followed)
+    np.testing.assert_array_equal(restore_array(image, semnet, own, config, fixed=True), kept)
+
+
 def test_an_ensemble_is_the_mean_over_mirror_images(weights):
     image = picture("float32", (46, 62))
     mirrored = restore(np.ascontiguousarray(image[::-1]), "semnet", weights=weights)[::-1]

@@ -91,6 +91,22 @@ def test_changed_configuration_is_refused_but_more_steps_are_not(tmp_path):
         run(Line(steps=20), tmp_path / "run", resume=True, data={"sem": "elsewhere"})
 
 
+@dataclass(frozen=True)
+class PreciseLine(Line):
+    precision: str = "auto"
+
+
+def test_automatic_precision_is_settled_when_a_run_begins(tmp_path, monkeypatch):
+    monkeypatch.setattr("common.training.resolve", lambda precision: precision.replace("auto", "float32"))
+    run(PreciseLine(steps=4), tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["config"]["precision"] == "float32"
+    run(PreciseLine(steps=6), tmp_path / "run", resume=True)
+    monkeypatch.setattr("common.training.resolve", lambda precision: precision.replace("auto", "mixed_bfloat16"))  # another machine
+    with pytest.raises(ValueError, match="precision: float32 -> mixed_bfloat16"):
+        run(PreciseLine(steps=8), tmp_path / "run", resume=True)
+    run(PreciseLine(steps=8, precision="float32"), tmp_path / "run", resume=True)
+
+
 def test_resume_without_a_checkpoint_starts_at_zero(tmp_path, capsys):
     run(Line(), tmp_path / "run", resume=True)
     assert "starting at step 0" in capsys.readouterr().out
