@@ -125,7 +125,8 @@ def halving(initial: float, updates: tuple[int, ...]):
 
 @dataclass
 class Run:
-    """A run folder: config.json, metrics.csv, checkpoints/, previews/ and, at the end, final.weights.h5 and one file per further network."""
+    """A run folder: config.json, metrics.csv, checkpoints/, previews/ and, at the end, final.weights.h5 and one file per further network;
+    best.weights.h5 is the product as it was at the best validation so far."""
 
     folder: Path
     description: dict = field(default_factory=dict)
@@ -219,6 +220,7 @@ def train(
     data: dict | None = None,
     validate: Callable[[Trainer], dict] | None = None,
     preview: Callable[[Trainer], np.ndarray] | None = None,
+    best: tuple[str, Callable] | None = None,
     strategy: tf.distribute.Strategy | None = None,
     log_every: int = 50,
     keep: int = 3,
@@ -228,6 +230,7 @@ def train(
     build: makes the trainer (called in the strategy's scope). dataset: first step -> batches from that step on.
     data: what the examples come from, kept in config.json; a resumed run must say the same.
     validate: trainer -> name -> number, preview: trainer -> (height, width) image in [0, 1]; both every `config.validate_every` steps and at the end.
+    best: a validated number and `max` or `min`: the product is kept as best.weights.h5, too, whenever that number is better than at all validations before.
     strategy: devices or workers that share every batch of `config.batch` examples; they make the update of that batch, to rounding, whatever their number. Only
     the chief writes; workers see the same folder.
     A run resumed from step s goes on exactly as one that was never stopped: bit for bit, if this module was imported before TensorFlow began to work.
@@ -306,6 +309,8 @@ def train(
                     bar.set_postfix(loss=row.get("loss"), data_wait=row["data_wait"])
                     if validating and validate is not None:
                         row |= {k: f"{v:.6g}" for k, v in validate(trainer).items()}
+                        if best and _better(rows, row, *best):
+                            save_weights(trainer.networks["final"], run.folder / "best.weights.h5")
                         bar.write("  ".join(f"{k} {v}" for k, v in row.items() if k == "step" or k.startswith("val")))
                     if validating and preview is not None:
                         picture = np.round(np.clip(preview(trainer), 0, 1) * 255).astype(np.uint8)
@@ -323,6 +328,12 @@ def train(
     for name, network in trainer.networks.items() if chief else ():
         save_weights(network, run.folder / f"{name}.weights.h5")
     return trainer
+
+
+def _better(rows: list[dict], row: dict, name: str, choose: Callable) -> bool:
+    """Whether a validated number is better than in all rows before. What a run that was stopped validated after its checkpoint is in none of them."""
+    value, former = float(row[name]), [float(r[name]) for r in rows if r.get(name)]
+    return math.isfinite(value) and value not in former and choose([value, *former]) == value
 
 
 def _tensorboard(folder: Path) -> Callable[[int, dict], None]:

@@ -145,6 +145,7 @@ def train_cgrdn(config: Config, out: Path, resume: bool = False, data: Path | No
         data=description,
         validate=validate,
         preview=preview,
+        best=("val_gain_db", max),
         strategy=strategy,
     )
 

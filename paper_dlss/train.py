@@ -320,6 +320,7 @@ def train_dlss(config: Config, out: Path, resume: bool = False, data: Path | Non
         data=description,
         validate=validate,
         preview=preview,
+        best=("val_root_mse", min),
         strategy=strategy,
     )
 

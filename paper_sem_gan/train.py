@@ -154,6 +154,7 @@ def train_sem_gan(config: Config, out: Path, resume: bool = False, pairs: Path |
         data=data,
         validate=validate,
         preview=preview,
+        best=("val_L1", min),
         strategy=strategy,
     )
 

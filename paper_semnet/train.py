@@ -83,6 +83,7 @@ def train_semnet(config: Config, out: Path, resume: bool = False, sem: Path | No
         data=describe_data(config, sem, natural),
         validate=validate,
         preview=preview,
+        best=("val_psnr", max),
         strategy=strategy,
     )
 

@@ -194,6 +194,7 @@ def train_ssum_cyclegan(config: Config, out: Path, resume: bool = False, data: P
         data=description,
         validate=validate,
         preview=preview,
+        best=("val_gain_db_aligned", max),
         strategy=strategy,
     )
 

@@ -14,7 +14,7 @@ import pytest
 
 from common.checkpoints import UNREADABLE, read
 from common.data import batches
-from common.training import NonFinite, Run, Trainer, minimise, train, weighted_sum
+from common.training import NonFinite, Run, Trainer, _better, minimise, train, weighted_sum
 from tests.helpers import checkpointed, newest_step, read_metrics, report, start
 
 
@@ -71,6 +71,39 @@ def test_exploding_weights_are_not_saved(tmp_path):
     with pytest.raises(NonFinite):
         run(Line(rate=1e30), tmp_path / "run")
     assert newest_step(tmp_path / "run") == 0
+
+
+@pytest.mark.parametrize(("choose", "expected"), [(max, 8), (min, 12)])
+def test_the_best_validation_is_kept(tmp_path, choose, expected):
+    """Also by a run that is stopped after a validation and before the checkpoint that follows it, and goes on."""
+    found = {4: 2.0, 8: 3.0, 12: 1.0, 16: 2.5}
+    config, weights = Line(steps=16, validate_every=4, checkpoint_every=6), {}
+
+    def validate(trainer):
+        step = int(trainer.solvers["sgd"].iterations)
+        weights[step] = trainer.networks["final"].get_weights()[0]
+        if step == validate.stop:
+            validate.stop = None
+            raise NonFinite("stopped here")
+        return {"val_score": found[step], "val_other": -step}
+
+    for stop in (None, 16):
+        validate.stop, folder = stop, tmp_path / str(stop)
+        if stop:
+            with pytest.raises(NonFinite):
+                run(config, folder, validate=validate, best=("val_score", choose))
+        run(config, folder, validate=validate, best=("val_score", choose), resume=bool(stop))
+        best = Fit(config).networks["final"]
+        best.load_weights(folder / "best.weights.h5")
+        np.testing.assert_array_equal(best.get_weights()[0], weights[expected])
+        assert read_metrics(folder)[-1]["val_score"] == "2.5"
+
+
+def test_a_number_that_is_not_finite_is_no_best_one():
+    rows = [{"val": "2"}, {"loss": "1"}, {"val": ""}]
+    assert not any(_better(rows, {"val": value}, "val", choose) for value in ("nan", "inf", "-inf", "2") for choose in (min, max))
+    assert _better(rows, {"val": "3"}, "val", max) and not _better(rows, {"val": "3"}, "val", min)
+    assert _better([], {"val": "3"}, "val", max)
 
 
 def test_folder_in_use_is_refused(tmp_path):
