@@ -59,7 +59,7 @@ def keras_tasks(precisions: tuple[str, ...] = tuple(PRECISIONS)) -> dict:
         tasks[f"training step, {name}"] = lambda training=training: float(training()["loss"])
         tasks[f"inference, {name}"] = lambda run=run: run(x, state).numpy()
         tasks[f"inference with weights as constants, {name}"] = lambda fixed=fixed: fixed(x, state).numpy()
-        tasks[f"restoring {WHOLE} x {WHOLE} with small, {name}"] = lambda small=small: restore_array(micrograph, cgrdn, small, Config.small(), fixed=True)
+        tasks[f"restoring {WHOLE} x {WHOLE} with small, {name}"] = lambda small=small: restore_array(micrograph, cgrdn, small, Config.small())
         tasks[f"matmul, {name}"] = matmul_task(name)
     return tasks
 

@@ -23,7 +23,7 @@ def per_pixel(run: Callable, multiple: int) -> float:
     alive = worst = 0
     dying: dict[int, int] = {}
     for k, operation in enumerate(operations):
-        for tensor in operation.outputs if operation.type != "Const" else ():  # weights do not grow with the image
+        for tensor in operation.outputs:
             size = (tensor.shape.num_elements() or 0) * tensor.dtype.size if tensor.dtype.is_floating else 0
             end = last.get(tensor.ref(), k)
             dying[end] = dying.get(end, 0) + size

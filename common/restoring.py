@@ -104,7 +104,6 @@ def restore_array(
     strength: float = 1.0,
     ensemble: bool = False,
     return_trust: bool = False,
-    fixed: bool = False,
     progress: bool = False,
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
     """Restore (height, width) real intensities with a given network; returns an array `paper.scale` times as large.
@@ -114,7 +113,7 @@ def restore_array(
     exact: a halo as wide as the network sees, so that tiles equal the whole image to rounding (ValueError where no finite halo exists).
     strength: share of the network in the result, the rest is the paper's classical method. ensemble: the mean over the image and its mirror images, as far as
     the acquisition knows them (`paper.symmetries`), each restored and mirrored back: geometric self-ensemble, Timofte et al. (2016), at as many times the work.
-    return_trust: also the trust map of `common.trust`, float32. fixed: the network's weights will not change any more, see `compiled`.
+    return_trust: also the trust map of `common.trust`, float32.
     progress: show a bar with the tile size, the memory needed and the time left.
     Memory: the image, the result and one row of tiles. Where that is more than there is, tiles are made smaller, with a warning; MemoryError if nothing helps.
     """
@@ -131,7 +130,7 @@ def restore_array(
         raise ValueError(f"tile {tile} is too small: with a halo of {halo} pixels on every side it needs {smallest}")
     shape = [n * paper.scale for n in image.shape]
     result = [np.empty(shape, kind) for kind in (result_dtype, np.float32)[: 1 + return_trust]]  # costs nothing until it is filled
-    run = compiled(paper, network, fixed)
+    run = compiled(paper, network)
     restorer = _Restorer(image, paper, run, dtype, strength, ensemble, halo)
     sides = [min(tile, -(-max(image.shape) // paper.multiple) * paper.multiple)]  # the one wanted, and ever smaller ones
     while sides[-1] > smallest:
@@ -241,8 +240,8 @@ def mirrored(function: Callable, paper: Paper) -> Callable:
 def compiled(paper: Paper, network, fixed: bool = False):
     """(images, state) -> restored images, all (batch, height, width, 1) raw intensities: prepare, network, finish as one graph for any size.
 
-    fixed: the weights as they are now become constants of the graph, so that TensorFlow may join layers and lay kernels out once: the same to rounding, up to
-    twice as fast where oneDNN does the work. A network that is trained further afterwards is not followed.
+    fixed: the weights as they are now become constants of the graph, so that TensorFlow may join layers and lay kernels out once: the same to rounding. A
+    network that is trained further afterwards is not followed. Restoring does not use it: half to twice the time, depending on network and processor.
     """
     import tensorflow as tf
 
@@ -321,4 +320,4 @@ def restore(
     network, config = load_network(paper, weights, precision)
     paper = paper.scaled(step, config, force)
     options = {"tile": tile, "exact": exact, "strength": strength, "ensemble": ensemble, "return_trust": return_trust, "progress": progress}
-    return restore_array(image, paper, network, config, dtype=image.dtype, result_dtype=image.dtype, fixed=True, **options)
+    return restore_array(image, paper, network, config, dtype=image.dtype, result_dtype=image.dtype, **options)

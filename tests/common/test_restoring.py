@@ -9,7 +9,7 @@ import pytest
 
 from common import Micrograph, paper, restore
 from common.data import from_unit_range, intensity_range, to_unit_range
-from common.restoring import find_weights, load_network, restore_array
+from common.restoring import compiled, find_weights, load_network, restore_array
 
 
 def picture(dtype, shape=(45, 61), low=0.0, high=200.0):
@@ -146,12 +146,13 @@ def test_fixed_weights_give_the_same_to_rounding_and_are_not_followed(weights):
     network, config = load_network(semnet, weights)
     own = semnet.build_generator(config)
     own.set_weights(network.get_weights())
-    image = picture("float32", (60, 70))
-    followed, kept = (restore_array(image, semnet, own, config, fixed=fixed) for fixed in (False, True))
+    image = picture("float32", (1, 60, 70, 1))
+    state = semnet.statistics(image, "float32")
+    followed, kept = (compiled(semnet, own, fixed)(image, state).numpy() for fixed in (False, True))
     np.testing.assert_allclose(kept, followed, rtol=0, atol=1e-5 * np.ptp(followed))
     own.set_weights([0.5 * w for w in own.get_weights()])
-    assert np.abs(restore_array(image, semnet, own, config) - followed).max() > 0.01 * np.ptp(followed)
-    np.testing.assert_array_equal(restore_array(image, semnet, own, config, fixed=True), kept)
+    assert np.abs(compiled(semnet, own, False)(image, state).numpy() - followed).max() > 0.01 * np.ptp(followed)
+    np.testing.assert_array_equal(compiled(semnet, own, True)(image, state).numpy(), kept)
 
 
 def test_an_ensemble_is_the_mean_over_mirror_images(weights):

@@ -165,8 +165,9 @@ def test_run_folder(reference):
 
 
 def test_learns_from_pairs(tmp_path):
-    config = replace(Config.tiny(), dropout=0.0, shift_l1_weight=20.0, steps=300, constant_steps=300, learning_rate=1e-3, checkpoint_every=300,
-                     validate_every=300, batch=2)  # fmt: skip
+    """With weak adversaries: at full weight so short a training ends elsewhere on a processor that rounds differently."""
+    config = replace(Config.tiny(), dropout=0.0, adversarial_weight=0.1, shift_l1_weight=20.0, steps=300, constant_steps=300, learning_rate=1e-3,
+                     checkpoint_every=300, validate_every=300, batch=2, seed=1)  # fmt: skip
     train_ssum_cyclegan(config, tmp_path / "run")
     rows = read_metrics(tmp_path / "run")
     assert float(rows[-1]["shift_L1"]) < 0.75 * float(rows[0]["shift_L1"]) and float(rows[-1]["cycle_x"]) < float(rows[0]["cycle_x"])
