@@ -24,6 +24,14 @@ PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 SPECIMENS = 12  # clean pictures that patches are cut from here
 
 
+def with_constants(network):
+    """The network as a graph whose weights are constants: TensorFlow may then join layers and lay kernels out once."""
+    import tensorflow as tf
+
+    values = [[np.asarray(variable) for variable in kind] for kind in (network.trainable_variables, network.non_trainable_variables)]
+    return tf.function(lambda x: network.stateless_call(*([tf.constant(v) for v in kind] for kind in values), x, training=False)[0])
+
+
 def keras_tasks(precisions: tuple[str, ...] = tuple(PRECISIONS)) -> dict:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras
@@ -31,13 +39,12 @@ def keras_tasks(precisions: tuple[str, ...] = tuple(PRECISIONS)) -> dict:
 
     from common.papers import paper
     from common.precision import building
-    from common.restoring import compiled, restore_array
+    from common.restoring import restore_array
     from common.training import minimise
     from paper_cgrdn import Config
     from paper_cgrdn.generator import build_generator
 
     cgrdn, tasks, x, y = paper("cgrdn"), {}, tf.random.normal((1, SIDE, SIDE, 1)), tf.random.normal((1, SIDE, SIDE, 1))
-    state = cgrdn.statistics(x, "float32")
     micrograph = np.random.default_rng(0).gamma(4, 300, (WHOLE, WHOLE)).astype(np.float32)
     for name in precisions:
         with building(PRECISIONS[name]):
@@ -52,13 +59,13 @@ def keras_tasks(precisions: tuple[str, ...] = tuple(PRECISIONS)) -> dict:
 
             return minimise(adam, network, objective)
 
-        training, run, fixed = tf.function(step), *(compiled(cgrdn, network, fixed) for fixed in (False, True))
-        difference = np.abs(fixed(x, state) - run(x, state)).max() / np.ptp(run(x, state))
+        training, run, fixed = tf.function(step), tf.function(partial(network, training=False)), with_constants(network)
+        difference = np.abs(fixed(x) - run(x)).max() / np.ptp(run(x))
         if name == "float32" and difference > 1e-5:
             raise RuntimeError(f"weights as constants change the output by {difference:.1e} of its range")
         tasks[f"training step, {name}"] = lambda training=training: float(training()["loss"])
-        tasks[f"inference, {name}"] = lambda run=run: run(x, state).numpy()
-        tasks[f"inference with weights as constants, {name}"] = lambda fixed=fixed: fixed(x, state).numpy()
+        tasks[f"inference, {name}"] = lambda run=run: run(x).numpy()
+        tasks[f"inference with weights as constants, {name}"] = lambda fixed=fixed: fixed(x).numpy()
         tasks[f"restoring {WHOLE} x {WHOLE} with small, {name}"] = lambda small=small: restore_array(micrograph, cgrdn, small, Config.small())
         tasks[f"matmul, {name}"] = matmul_task(name)
     return tasks

@@ -237,25 +237,15 @@ def mirrored(function: Callable, paper: Paper) -> Callable:
 
 
 @lru_cache(maxsize=4)
-def compiled(paper: Paper, network, fixed: bool = False):
-    """(images, state) -> restored images, all (batch, height, width, 1) raw intensities: prepare, network, finish as one graph for any size.
-
-    fixed: the weights as they are now become constants of the graph, so that TensorFlow may join layers and lay kernels out once: the same to rounding. A
-    network that is trained further afterwards is not followed. Restoring does not use it: half to twice the time, depending on network and processor.
-    """
+def compiled(paper: Paper, network):
+    """(images, state) -> restored images, all (batch, height, width, 1) raw intensities: prepare, network, finish as one graph for any size."""
     import tensorflow as tf
 
     channels = network.input_shape[-1]
-    kinds = (network.trainable_variables, network.non_trainable_variables)
-    values = [[np.asarray(variable) for variable in kind] for kind in kinds if fixed]
 
     @tf.function(reduce_retracing=True)
     def run(images, state):
-        prepared = tf.repeat(paper.prepare(images, state), channels, -1)
-        if fixed:
-            output, _ = network.stateless_call(*([tf.constant(v) for v in kind] for kind in values), prepared, training=False)
-        else:
-            output = network(prepared, training=False)
+        output = network(tf.repeat(paper.prepare(images, state), channels, -1), training=False)
         return paper.finish(output, state)[..., :1]
 
     return run

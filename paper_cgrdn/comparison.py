@@ -18,7 +18,7 @@ SIDE = 256  # pixels of all patches, for MR-UNet takes no others
 def comparison(
     out: Path,
     networks: tuple[Literal["cgrdn", "grdn", "mr_unet"], ...] = ("cgrdn", "grdn", "mr_unet"),
-    steps: int = 1000,
+    steps: int = 5000,
     learning_rate: float = 4e-4,
     images: int = 8,
     seed: int = 0,
