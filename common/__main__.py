@@ -124,7 +124,6 @@ def train_command(arguments: list[str]) -> None:
             break
     if preset not in chosen.presets:
         raise UsageError(f"unknown preset {preset!r} of {chosen.name}; known are {', '.join(chosen.presets)}")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # on processors without AVX-512, too: gradients of convolutions take half the time
     start_tensorflow()
     function = with_config(inspect.unwrap(chosen.train), chosen.presets[preset])
     parse(function, rest, f"empapers train {chosen.name}")

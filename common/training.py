@@ -233,7 +233,7 @@ def train(
     best: a validated number and `max` or `min`: the product is kept as best.weights.h5, too, whenever that number is better than at all validations before.
     strategy: devices or workers that share every batch of `config.batch` examples; they make the update of that batch, to rounding, whatever their number. Only
     the chief writes; workers see the same folder.
-    A run resumed from step s goes on exactly as one that was never stopped: bit for bit, if this module was imported before TensorFlow began to work.
+    A run resumed from step s goes on exactly as one that was never stopped: bit for bit, if this module was imported before TensorFlow was.
     Ctrl-C saves a checkpoint first.
     Raises NonFinite when a loss or a weight is no finite number any more, OSError when the disk is full, ConnectionError when another worker stops; the
     checkpoints in the folder are older and good.

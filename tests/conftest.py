@@ -3,7 +3,7 @@
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as `empapers train` has it: runs in here are compared with runs of that command
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as `common` has it, but before Keras begins
 
 import keras
 import pytest
