@@ -12,24 +12,25 @@ from common.evaluation import write_table
 
 from .config import Config
 
-SIDE = 256  # pixels of all patches, for MR-UNet takes no others
+SIDE = 256  # pixels of the test pairs, and of MR-UNet's patches, which takes no others
+PATCH = 128  # pixels of the other networks' patches, as in `small`: four of them, one a step, for one of MR-UNet's
 
 
 def comparison(
     out: Path,
     networks: tuple[Literal["cgrdn", "grdn", "mr_unet"], ...] = ("cgrdn", "grdn", "mr_unet"),
-    steps: int = 5000,
-    learning_rate: float = 4e-4,
+    steps: int = 6000,
+    learning_rate: float = 7e-4,
     images: int = 8,
     seed: int = 0,
 ) -> None:
-    """Train each network from the preset `small` into a run folder of its own, on the same patches, one of 256 x 256 pixels a step; write comparison.csv: PSNR
-    in dB on pairs that none of them saw. CGRDN and GRDN have the trunk of `small`, MR-UNet is as published.
+    """Train each network from the preset `small` into a run folder of its own, all on the same number of pixels, one patch a step; write comparison.csv: PSNR
+    in dB on pairs of 256 x 256 pixels that none of them saw. CGRDN and GRDN have the trunk of `small`, MR-UNet is as published.
 
     Args:
         out: the folder, made if missing; runs that were begun in it go on, finished ones stay as they are.
         networks: which ones.
-        steps: of each training, all of the first stage.
+        steps: of a training on patches of 128 x 128 pixels, all of the first stage; MR-UNet makes a quarter of them, on 256 x 256.
         learning_rate: of all of them.
         images: simulated pairs of each modality to measure on.
         seed: of trainings and pairs.
@@ -38,12 +39,15 @@ def comparison(
     from .evaluate import Restorer, psnr, simulated
     from .train import train_cgrdn
 
-    if steps < 1 or images < 1:
-        raise ValueError(f"steps and images must be at least 1, got {steps} and {images}")
+    if steps < 4 or images < 1:
+        raise ValueError(f"steps must be at least 4 and images at least 1, got {steps} and {images}")
     rows, pairs = [], []
     for network in networks:
-        config = replace(Config.small(), network=network, side=SIDE, batch=1, specimens=360, seed=seed, steps=steps, pixel_steps=steps, epoch=-(-steps // 16),
-                         learning_rate=learning_rate, ema_decay=0.99, checkpoint_every=steps, validate_every=steps, validation_images=6)  # fmt: skip
+        side = SIDE if network == "mr_unet" else PATCH
+        count = steps * PATCH**2 // side**2
+        quarter = -(-count // 4)
+        config = replace(Config.small(), network=network, side=side, batch=1, specimens=360, seed=seed, steps=count, pixel_steps=count, epoch=-(-count // 16),
+                         learning_rate=learning_rate, ema_decay=0.99, checkpoint_every=quarter, validate_every=quarter, validation_images=6)  # fmt: skip
         run = out / network
         train_cgrdn(config, run, resume=run.exists())  # which refuses other settings, and does nothing where all steps are done
         restore, config = Restorer.load(str(run))

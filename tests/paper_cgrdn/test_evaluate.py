@@ -235,10 +235,11 @@ def test_comparison_trains_each_network_once(tmp_path, monkeypatch):
     tiny = replace(Config.tiny(), groups=1, dense_blocks=1)
     monkeypatch.setattr(Config, "small", classmethod(lambda cls: tiny))
     monkeypatch.setattr(comparison, "SIDE", 64)
-    comparison.comparison(tmp_path, ("cgrdn", "grdn"), steps=2, images=1)
-    checkpoint = tmp_path / "grdn" / "checkpoints" / "ckpt-2"
+    monkeypatch.setattr(comparison, "PATCH", 64)
+    comparison.comparison(tmp_path, ("cgrdn", "grdn"), steps=4, images=1)
+    checkpoint = tmp_path / "grdn" / "checkpoints" / "ckpt-4"
     before = checkpoint.stat().st_mtime_ns
-    comparison.comparison(tmp_path, ("grdn",), steps=2, images=1)
+    comparison.comparison(tmp_path, ("grdn",), steps=4, images=1)
     assert checkpoint.stat().st_mtime_ns == before
     lines = (tmp_path / "comparison.csv").read_text().splitlines()
     assert lines[0] == "network,parameters,psnr" and [line.split(",")[0].strip('"') for line in lines[1:]] == ["grdn", "distorted", "Gaussian"]
