@@ -30,7 +30,7 @@ def ablation(
         blocks: residual blocks of either generator.
         dropout: rates.
         steps: of each training, half of them at the full rate.
-        pair_weight: of plain L1 between the two images of a pair, as in `small`; 0 leaves the paper's losses alone, which gain nothing in so few steps.
+        pair_weight: of plain L1 between the two images of a pair, as in `small`; 0 leaves the paper's losses alone.
         chips: simulated chips to measure on.
         seed: of trainings and chips.
     """

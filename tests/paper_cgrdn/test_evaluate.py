@@ -247,6 +247,21 @@ def test_comparison_trains_each_network_once(tmp_path, monkeypatch):
         comparison.comparison(tmp_path, ("grdn",), steps=0)
 
 
+def test_compared_networks_see_the_same_number_of_pixels(tmp_path, monkeypatch):
+    seen = []
+
+    def stop(config, *_, **__):
+        seen.append(config)
+        raise InterruptedError
+
+    monkeypatch.setattr("paper_cgrdn.train.train_cgrdn", stop)
+    for network in ("cgrdn", "grdn", "mr_unet"):
+        with pytest.raises(InterruptedError):
+            comparison.comparison(tmp_path, (network,), steps=8)
+    assert [config.network for config in seen] == ["cgrdn", "grdn", "mr_unet"] and [config.side for config in seen] == [128, 128, 256]
+    assert {config.steps * config.batch * config.side**2 for config in seen} == {8 * 128**2}
+
+
 def test_a_restorer_restores_as_restoring_does(weights):
     from common import restore
 

@@ -219,6 +219,8 @@ def test_ablation(tmp_path):
     with pytest.raises(ValueError, match="at least 2"):
         ablation(tmp_path, steps=1)
     ablation(tmp_path, blocks=(1, 2), dropout=(0.0,), steps=2, chips=1)
+    config = json.loads((tmp_path / "blocks1_dropout0" / "config.json").read_text())["config"]
+    assert (config["blocks"], config["shift_l1_weight"], config["shift"]) == (1, 20.0, 0)  # it learns from pairs
     checkpoint = tmp_path / "blocks1_dropout0" / "checkpoints" / "ckpt-2"
     before = checkpoint.stat().st_mtime_ns
     ablation(tmp_path, blocks=(1,), dropout=(0.0,), steps=2, chips=1)  # nothing is trained again
