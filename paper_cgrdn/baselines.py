@@ -63,13 +63,13 @@ def _bm3d(image, k):
 
 METHODS: dict[str, tuple[Callable, tuple[float, ...]]] = {  # name -> (filter of (image, k), candidates for k)
     "Gaussian": (in_unit_range(lambda image, k: gaussian(image, 1, k)), (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.4, 2.0)),
-    "median": (in_unit_range(_median), (0.0, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.1)),
-    "Wiener": (in_unit_range(_wiener), (0.5, 0.8, 1.0, 1.3, 1.7, 2.3, 3.2, 4.5)),
-    "non-local means": (in_unit_range(lambda image, k: nonlocal_means(image, 1, k, stabilise=False)), (0.4, 0.6, 0.8, 1.0, 1.3, 1.7, 2.3)),
-    "non-local means, stabilised": (in_unit_range(lambda image, k: nonlocal_means(image, 1, k)), (0.4, 0.6, 0.8, 1.0, 1.3, 1.7, 2.3)),
+    "median": (in_unit_range(_median), (0.0, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.1, 1.5)),
+    "Wiener": (in_unit_range(_wiener), (0.5, 0.8, 1.0, 1.3, 1.7, 2.3, 3.2, 4.5, 6.4)),
+    "non-local means": (in_unit_range(lambda image, k: nonlocal_means(image, 1, k, stabilise=False)), (0.4, 0.6, 0.8, 1.0, 1.3, 1.7, 2.3, 3.2)),
+    "non-local means, stabilised": (in_unit_range(lambda image, k: nonlocal_means(image, 1, k)), (0.4, 0.6, 0.8, 1.0, 1.3, 1.7, 2.3, 3.2)),
 }
 if find_spec("bm3d"):  # not among the requirements
-    METHODS["BM3D, stabilised"] = in_unit_range(_bm3d), (1.0, 1.3, 1.7, 2.3, 3.2)
+    METHODS["BM3D, stabilised"] = in_unit_range(_bm3d), (1.0, 1.3, 1.7, 2.3, 3.2, 4.5)
 
 
 def tune(pairs: Iterable[tuple[np.ndarray, np.ndarray]], score: Callable, methods: Iterable[str] = METHODS) -> dict[str, float]:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from paper_cgrdn import postprocessing, scanning
+from paper_cgrdn import camera, postprocessing, scanning
 from paper_cgrdn.distortions import contact_sheet, distort, optional_steps
 from paper_cgrdn.recipes import RECIPES, ScanRecipe, SemRecipe, TemRecipe
 
@@ -46,6 +46,24 @@ def test_pairs_are_codes_and_repeat(modality):
             np.testing.assert_array_equal(image, np.uint16(image))
         assert min(pair.distorted.min(), pair.target.min()) == 0
         assert 26_999 <= max(pair.distorted.max(), pair.target.max()) <= 63_001
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_how_much_counting_draws_changes_no_other_draw(modality, monkeypatch):
+    """A processor that rounds otherwise makes Poisson's rejections take another number or two; the pair must stay the same but for its noise."""
+    counting = camera.counting
+
+    def longer(expected, generator):
+        generator.random()
+        return counting(expected, generator)
+
+    for seed in range(5):
+        before = distort(picture(), RECIPES[modality], rng(seed), identity=False)
+        with monkeypatch.context() as patch:
+            patch.setattr(camera, "counting", longer)
+            after = distort(picture(), RECIPES[modality], rng(seed), identity=False)
+        assert names(before) == names(after) and before.draws[:-1] == after.draws[:-1]  # the last one is of codes, which fit the noise
+        assert not np.array_equal(before.distorted, after.distorted)
 
 
 def test_other_seeds_give_other_pairs():
