@@ -1,7 +1,7 @@
 """What a TEM camera does to an image: one function a step, T1 to T12 of the table in this package's README.
 
 D is what the published pairs prove, F its figures, W the literature; "chosen" is ours. Images are (height, width) float32 in counts (electrons
-per pixel), rows first. Functions take every number of their step; only the noise itself, and where single pixels fail, are drawn here.
+per pixel), rows first. Functions take every number of their step; only the noise itself, and which single pixels fail and how far, are drawn here.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ def bands(counts: np.ndarray, centres: np.ndarray, amplitudes: np.ndarray, width
 
 
 def random_walks(shape: tuple[int, int], rate: float, longest: int, rng: np.random.Generator) -> np.ndarray:
-    """Pixels (n, 2) int of Poisson(rate) walks per `REFERENCE_AREA`, each of 1 to `longest` pixels that touch by sides or corners; walks end at the frame."""
+    """Pixels (n, 2) int of Poisson(rate) walks per `REFERENCE_AREA`, each of 1 to `longest` steps between pixels
+    that touch by sides or corners, or stay; walks end at the frame."""
     pixels = [np.empty((0, 2), np.int64)]
     for _ in range(rng.poisson(rate * shape[0] * shape[1] / REFERENCE_AREA)):
         steps = rng.integers(-1, 2, (int(rng.integers(1, longest + 1)), 2))

@@ -18,7 +18,7 @@ class Config:
     """CGRDN: network, losses, data and the two stages of training. The defaults are the published size, and the optimiser of five of the six networks."""
 
     # data
-    modalities: tuple[Modality, ...] = ("hrstem",)  # the paper has one network for each [P]; several share one network, in turn
+    modalities: tuple[Modality, ...] = ("hrstem",)  # the paper has one network for each [P]; several share one network, drawn at random
     side: int = 256  # pixels of a patch (C1)
     specimens: int = 4096  # clean pictures that patches are cut from; the paper's number is not known
     # network
@@ -48,7 +48,7 @@ class Config:
     learning_rate: float = 2e-4  # of the first stage; not known, the scripts hold the last states of fine-tuning
     adversarial_rate: float = 2e-5  # of the generator in the second stage; not known
     discriminator_rate: float = 1e-4  # not known; C1 has the generator's
-    beta_1: float = 0.9  # (C1); 0.5 in the line for HRSTEM
+    beta_1: float = 0.9  # (C1); 0.5 in the line for HRSTEM, which has no weight decay either
     discriminator_beta: float = 0.5  # (C1)
     epsilon: float = 1e-5  # (C1)
     epoch: int = 62_500  # steps between two falls of the rate: 250,000 examples in batches of 4 (C0)
@@ -60,7 +60,7 @@ class Config:
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16", "auto"] = "float32"
     # run
     seed: int = 0
-    checkpoint_every: int = 1024  # (C1)
+    checkpoint_every: int = 1024  # (C1), or half of all steps where that is more
     validate_every: int = 5000
     validation_images: int = 24
 

@@ -102,7 +102,7 @@ class Pairs:
         return tuple(((image - mean) / deviation).astype(np.float32)[..., None] for image in (pair.distorted, pair.target))
 
     def raw(self, index: int) -> Pair:
-        """Pair i in counts, with the record of all that was drawn."""
+        """Pair i in codes, with the record of what was drawn."""
         rng = example_rng(self.config.seed, index, self.stream)
         modalities = self.config.modalities
         training = self.stream == "train"

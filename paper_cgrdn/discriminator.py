@@ -8,7 +8,13 @@ from keras import initializers, layers
 from .config import Config
 
 SLOPE = 0.2  # of leaky rectifiers; not stated, pix2pix's
+DEVIATION = 0.02  # of kernels at the start (C1)
 MOMENTUM, EPSILON = 0.95, 1e-3  # of batch normalisation (C1)
+
+
+def _kernels() -> initializers.Initializer:
+    """One for each layer: an initialiser keeps the seed that it was made with."""
+    return initializers.RandomNormal(stddev=DEVIATION)
 
 
 def build_discriminator(config: Config) -> keras.Model:
@@ -18,10 +24,9 @@ def build_discriminator(config: Config) -> keras.Model:
     """
     images = [keras.Input((None, None, 1), name=name) for name in ("distorted", "candidate")]
     x = layers.Concatenate(name="pair")(images)
-    initialiser = initializers.RandomNormal(stddev=0.02)
     for k, (width, strides) in enumerate(((1, 2), (2, 2), (4, 2), (8, 1)), 1):
-        x = layers.Conv2D(width * config.discriminator_base, 4, strides, padding="same", use_bias=False, kernel_initializer=initialiser, name=f"conv{k}")(x)
+        x = layers.Conv2D(width * config.discriminator_base, 4, strides, padding="same", use_bias=False, kernel_initializer=_kernels(), name=f"conv{k}")(x)
         if k > 1:
             x = layers.BatchNormalization(momentum=MOMENTUM, epsilon=EPSILON, name=f"norm{k}")(x)
         x = layers.LeakyReLU(SLOPE, name=f"relu{k}")(x)
-    return keras.Model(images, layers.Conv2D(1, 4, padding="same", kernel_initializer=initialiser, name="logits", dtype="float32")(x), name="discriminator")
+    return keras.Model(images, layers.Conv2D(1, 4, padding="same", kernel_initializer=_kernels(), name="logits", dtype="float32")(x), name="discriminator")

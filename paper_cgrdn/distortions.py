@@ -53,7 +53,7 @@ def distort(
     """A distorted image and its target, both from one clean image; a function of the generator's state alone.
 
     image: (height, width) float32, >= 0, mean about 1: the expected signal per pixel. The target is the dose times this image as the optics and, in TEM, the
-    detector's MTF leave it; in scans it is shifted by the part of the probe's displacement that is linear over the frame.
+    detector's MTF (unless `mtf_in_target` is False) leave it; in scans it is shifted by the part of the probe's displacement that is linear over the frame.
     dose: electrons per pixel; drawn where None. only: of `optional_steps`, those that happen, each for certain; nothing else happens but counting, and no
     identity. identity=False: no pair without distortion. warp=False: the frame is not resampled.
     ValueError for an image that cannot be one, or an unknown step.
@@ -81,12 +81,14 @@ def distort(
 
 
 def _camera_signal(image: np.ndarray, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
-    """Expected counts of x, and the target: the same (T1)."""
+    """Expected counts of x, and the target: the same (T1), or what it was before the detector's transfer function."""
+    clean = image
     if frame.happens("mtf"):
         numbers = transfer(frame)
         image = np.maximum(camera.filtered(image, camera.mtf(image.shape, **numbers)), 0)
         frame.record("mtf", **numbers)
-    return (np.float32(frame.dose) * image,) * 2
+    dose = np.float32(frame.dose)
+    return dose * image, dose * (image if frame.recipe.mtf_in_target else clean)
 
 
 def _scan_signal(image: np.ndarray, frame: Frame) -> tuple[np.ndarray, np.ndarray]:

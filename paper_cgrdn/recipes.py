@@ -50,6 +50,7 @@ class TemRecipe(Recipe):
     """Steps T1 to T12, a camera that records all pixels at once."""
 
     mtf_probability: float = 0.7
+    mtf_in_target: bool = True  # D: no blur between target and image; else the target is what reaches the detector, and restoring sharpens
     mtf_a: Range = (0.2, 0.8)  # share of the wide part; these three also for noise_transfer
     mtf_b: Range = (0.05, 0.4)  # in units of the Nyquist frequency
     mtf_c: Range = (0.5, 2.0)

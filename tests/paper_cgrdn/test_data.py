@@ -84,6 +84,25 @@ def test_pairs_are_pure_and_standardised_by_the_distorted_image(pairs):
     assert not np.array_equal(pairs(0)[0], Pairs(TINY, pairs.sources, "validation")(0)[0])
 
 
+@pytest.mark.parametrize("modality", ["hrstem", "lrsem"])
+def test_nothing_turns_a_pair_after_it_was_scanned(modality):
+    """Segments without signal lie where the record has them, along rows, in the very images that the network is shown."""
+    pairs, seen = Pairs(replace(TINY, modalities=(modality,)), {modality: Counted()}), 0
+    for k in range(250):
+        raw, (distorted, _) = pairs.raw(k), pairs(k)
+        draws = dict(raw.draws)
+        if "line_dropouts" not in draws or {"warp", "overlays", "clipping"} & draws.keys():
+            continue
+        numbers, shown = draws["line_dropouts"], distorted[..., 0]
+        for row, start, length, level in zip(*(numbers[key] for key in ("rows", "starts", "lengths", "levels")), strict=True):
+            inside = np.isin(np.arange(64), np.arange(start, start + length))
+            mirrored = inside[::-1] & ~inside  # where a mirror would have put it
+            if level < 0.1 and mirrored.sum() > 8 and numbers["rows"].count(row) == 1 and draws["counting"]["electrons"] > 20:
+                seen += 1
+                assert shown[row, inside].mean() < shown[row, mirrored].mean() - 0.3
+    assert seen >= 3
+
+
 def test_modalities_are_drawn_in_training_and_take_turns_elsewhere():
     """Scans and cameras are told apart by the steps that only they know."""
     config = replace(TINY, modalities=("hrtem", "hrsem"))
@@ -186,6 +205,7 @@ def test_samples_for_the_demo():
 def test_contract():
     entry = paper("cgrdn")
     assert entry.scale == 1 and list(entry.presets) == ["paper", "small", "tiny"] and entry.halo(Config.paper()) == 261
+    assert entry.symmetries == ("flip_rows",)  # never along the fast axis of a scan
     image = example_rng(0, 0).uniform(size=(20, 30)).astype(np.float32)
     np.testing.assert_array_equal(entry.acquire(image), image[None])
     smoothed = entry.classical(image, np.asarray(statistics(image[None, ..., None]))[0], 0.2)

@@ -99,10 +99,67 @@ def test_only_what_was_asked_for_happens(modality):
         distort(picture(), recipe, rng(), only=("fog",))
 
 
-def test_steps_come_in_the_order_of_the_specification():
-    recipe = RECIPES["hrsem"]
-    found = [name for name in dict.fromkeys(names(distort(picture(), recipe, rng(), only=optional_steps(recipe)))) if name not in ("counting", "codes")]
-    assert found == list(optional_steps(recipe))
+STORED = ("clipping", "quantise", "eight_bit", "warp", "blur", "binning", "overlays", "codes")
+TEM = ("mtf", "counting", "noise_transfer", "dark_current", "readout", "quadrants", "gain_pattern", "bands", "xray_hits", "dead_pixels", *STORED)
+SEM = ("edge_brightening", "probe_blur", "displacement", "interlacing", "counting", "charging", "intensity_drift", "response", "pmt_noise", "readout",
+       "row_offsets", "line_dropouts", "hum", "hot_pixels", "dead_pixels", *STORED)  # fmt: skip
+ORDER = {"tem": TEM, "sem": SEM, "stem": tuple(name for name in SEM if name not in ("edge_brightening", "charging", "intensity_drift"))}
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_order_of_steps(modality):
+    recipe = RECIPES[modality]
+    found = tuple(dict.fromkeys(names(distort(picture(), recipe, rng(), only=optional_steps(recipe)))))
+    assert found == ORDER[modality[2:]]
+
+
+PROBABILITIES = {
+    TemRecipe: {"mtf": 0.7, "noise_transfer": 0.15, "dark_current": 0.5, "readout": 0.7, "quadrants": 0.2, "gain_pattern": 0.3, "bands": 0.15, "xray_hits": 0.5,
+                "dead_pixels": 0.4, "clipping": 0.1, "eight_bit": 0.2},
+    ScanRecipe: {"displacement": 0.85, "interlacing": 0.1, "response": 0.4, "readout": 0.5, "row_offsets": 0.5, "line_dropouts": 0.2, "hum": 0.1,
+                 "hot_pixels": 0.1, "dead_pixels": 0.1, "clipping": 0.3, "eight_bit": 0.2},
+    SemRecipe: {"edge_brightening": 0.3, "charging": 0.3, "intensity_drift": 0.3, "eight_bit": 0.4},
+}  # fmt: skip
+RANGES = {
+    TemRecipe: {"mtf_a": (0.2, 0.8), "mtf_b": (0.05, 0.4), "mtf_c": (0.5, 2), "dark_current": (0.01, 10), "readout": (0.05, 1.5), "quadrant_gain": 0.005,
+                "quadrant_offset": (0, 0.3), "gain_pattern": (0, 0.02), "bands": 6, "band_gain": (-0.35, 0.3), "band_width": (1, 6), "hit_rate": (0.5, 20),
+                "hit_length": 8, "hit_excess": (1.5, 10), "dead_rate": (1, 10), "dead_length": 3, "dead_level": 0.05, "clip_upper": (0.95, 1),
+                "gain": (1, 500)},
+    ScanRecipe: {"probe_blur": (0, 1.5), "drift": 3, "waves": 10, "vertical": (0.3, 1), "row_constant_probability": 0.7, "response": (0.1, 8),
+                 "slow_share": (0, 0.3), "slow_lifetime": (5, 30), "pmt_noise": (0, 0.8), "readout": (0.02, 1), "row_offsets": (0, 0.3),
+                 "row_correlation": (0, 0.95), "line_dropouts": 6, "dropout_length": (0.1, 1), "dropout_level": (0, 0.3), "interlacing": (-2, 2),
+                 "hum": (0, 0.1), "clip_lower": (0, 0.05), "hit_length": 2},
+    SemRecipe: {"charging": (-0.3, 0.3), "charging_lifetime": (20, 200), "intensity_drift": (-0.2, 0.2)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_numbers_of_the_recipes(modality):
+    """Every one is written down a second time here."""
+    recipe = RECIPES[modality]
+    for kind, numbers in PROBABILITIES.items():
+        if isinstance(recipe, kind) and not (kind is ScanRecipe and isinstance(recipe, SemRecipe)):
+            assert {name: getattr(recipe, f"{name}_probability") for name in numbers} == numbers
+    for kind, numbers in RANGES.items():
+        if isinstance(recipe, kind):
+            assert {name: getattr(recipe, name) for name in numbers} == numbers
+    stored = {"identity": 0.1, "warp": 0.2, "blur": 0.1, "binning": 0.05, "overlays": 0.1, "quantise": 1}
+    assert {name: getattr(recipe, f"{name}_probability") for name in stored} == stored
+    assert (recipe.angle, recipe.scale, recipe.blur) == ((-30, 30), (0.8, 1.25), (0.3, 1.2))
+
+
+@pytest.mark.parametrize("modality", ["lrtem", "lrstem"])
+def test_noise_levels_grow_with_the_root_of_the_dose(modality):
+    recipe, steps = RECIPES[modality], {"readout": "deviation"} | ({"row_offsets": "deviation"} if modality == "lrstem" else {})
+    for dose in (1.0, 10_000.0):
+        for step, key in steps.items():
+            drawn = [dict(distort(picture((32, 32)), recipe, rng(seed), dose=dose, only=(step,)).draws)[step][key] / dose**0.5 for seed in range(60)]
+            low, high = getattr(recipe, step)
+            assert low <= min(drawn) and max(drawn) <= high and max(drawn) > 0.6 * high
+    if modality == "lrstem":
+        slow = [dict(distort(picture((32, 32)), recipe, rng(seed), dose=10.0, only=("response",)).draws)["response"] for seed in range(60)]
+        ratios = [numbers["slow_lifetime"] / numbers["lifetime"] for numbers in slow]
+        assert 5 <= min(ratios) < 9 and 18 < max(ratios) <= 30
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
@@ -164,9 +221,13 @@ def test_counting_alone_is_poisson_about_the_target(modality):
 
 
 def test_the_mtf_is_in_the_target():
+    """Or not, where the recipe says so; what is recorded is the same."""
     image = picture((128, 128))
     image[64, 64] = 50
+    recorded, sharp = electrons(distort(image, replace(RECIPES["hrtem"], mtf_in_target=False), rng(), dose=1e4, only=("mtf",)))
     x, y = electrons(distort(image, RECIPES["hrtem"], rng(), dose=1e4, only=("mtf",)))
+    np.testing.assert_allclose(sharp, 1e4 * image, rtol=1e-3, atol=15)
+    np.testing.assert_allclose(recorded, x, rtol=1e-3, atol=15)
     assert y[64, 64] < 0.95 * 1e4 * 50
     assert x[64, 64] == pytest.approx(y[64, 64], rel=0.01)
 

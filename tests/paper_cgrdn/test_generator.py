@@ -112,6 +112,12 @@ def test_gradients_reach_every_weight():
 
 def test_discriminator():
     assert sum(int(np.prod(v.shape)) for v in build_discriminator(Config.paper()).trainable_variables) == 2_764_545
+    started = build_discriminator(Config.paper())
+    kernels = [started.get_layer(name).kernel.numpy() for name in ("conv2", "conv3", "conv4", "logits")]
+    assert [float(k.std()) for k in kernels] == pytest.approx([0.02] * 4, rel=0.03)
+    firsts = [k.ravel()[:1000] for k in kernels]
+    assert all(abs(np.corrcoef(a, b)[0, 1]) < 0.15 for k, a in enumerate(firsts) for b in firsts[:k])  # each drawn on its own
+    assert {layer.momentum for layer in started.layers if layer.name.startswith("norm")} == {0.95}
     judge = randomise(build_discriminator(SLIM))
     assert judge([images((1, 256, 64, 1))] * 2).shape == (1, 32, 8, 1)
     named = {layer.name: layer.get_weights() for layer in judge.layers if layer.weights}

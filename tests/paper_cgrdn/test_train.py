@@ -58,14 +58,27 @@ def test_losses_of_a_step(kind):
     if kind == "adversarial":
         both = [tf.concat(pair, 0) for pair in ((distorted, distorted), (target, output[..., None]))]
         before = judge.get_weights()
-        expected["L_adv"] = oracle.generator_loss(*np.split(np.asarray(judge(both, training=True))[..., 0], 2))
+        scores = np.split(np.asarray(judge(both, training=True))[..., 0], 2)
+        expected["L_adv"] = oracle.generator_loss(*scores)
         judge.set_weights(before)
         total += 5e-4 * expected["L_adv"]
+        expected |= {"L_D": oracle.discriminator_loss(*scores), "D_real": scores[0].mean(), "D_fake": scores[1].mean()}
     logs = stepped(trainer, (distorted, target), kind)
     assert {name: logs[name] for name in expected} == pytest.approx(expected, rel=1e-3, abs=1e-5)
     assert logs["loss"] == pytest.approx(total + logs["decay"], rel=1e-4) and 0 < logs["decay"] < 1e-4
     assert logs["error"] == pytest.approx(oracle.l1(y, output), rel=1e-4)
     assert ("L_D" in logs) == (kind == "adversarial")
+
+
+def test_solvers_of_the_paper():
+    """Epsilon 1e-5; beta_1 of 0.9, of the discriminator 0.5, risen from 0; the generator's gradient is clipped in the second stage only (C1; rates chosen)."""
+    config = replace(QUICK, **{name: getattr(Config.paper(), name) for name in ("learning_rate", "adversarial_rate", "discriminator_rate", "epoch")})
+    solvers = built(config).solvers
+    found = {name: (float(s.schedule(512)), float(s._learning_rate(512)), s.epsilon, s.global_clipnorm) for name, s in solvers.items()}
+    expected = {"adam": (0.9, 2e-4, 1e-5, None), "adam_adversarial": (0.9, 2e-5, 1e-5, 1.0), "adam_discriminator": (0.5, 1e-4, 1e-5, None)}
+    for name, numbers in expected.items():
+        assert found[name][:3] == pytest.approx(numbers[:3], rel=1e-5) and found[name][3] == numbers[3], name
+    assert all(float(s.schedule(0)) == 0 and s.beta_2 == 0.999 for s in solvers.values())
 
 
 @pytest.mark.parametrize("kind", ["pixel", "adversarial"])
