@@ -16,7 +16,6 @@ class Config:
     # data
     pairs: int = 704  # registered pairs (P); so many simulated chips, of 512 x 512 pixels each, where no folder is given
     side: int = 256  # pixels of a patch (P)
-    reduction: int = 2  # stored pairs are averaged over so many pixels: crops of 512 become 256 (P); simulated ones are drawn at the network's pixel size
     pixel_size: float = 20.0  # nm, of simulated chips: patches of 5 um
     misalignment: float = 0.0  # pixels, the largest displacement between the two views of a simulated chip; the paper aligns by hand
     paired: bool = True  # both images of a pair in the same step, in the same position (P: registered pairs); else each domain is drawn on its own
@@ -63,7 +62,7 @@ class Config:
     validation_pairs: int = 16
 
     def __post_init__(self):
-        counts = ("pairs", "reduction", "width", "trunk", "discriminator_base", "pool", "steps", "constant_steps", "falling_steps", "batch")
+        counts = ("pairs", "width", "trunk", "discriminator_base", "pool", "steps", "constant_steps", "falling_steps", "batch")
         require(self, (*counts, "checkpoint_every", "validate_every", "validation_pairs"), "at least 1", lambda value: value >= 1)
         require(self, ("blocks", "shift"), "at least 0", lambda value: value >= 0)
         require(self, ("pixel_size", "learning_rate"), "a positive number", lambda value: 0 < value < math.inf)
@@ -77,6 +76,8 @@ class Config:
         require(self, ("scales",), "positive numbers", lambda value: min(value) > 0)
         if self.network == "unet" and self.side & (self.side - 1):
             raise ValueError(f"the U-Net takes patches whose side is a power of 2, got side {self.side}")
+        if not self.paired and (self.shift_l1_weight or self.lowres_l1_weight or self.registration_weight):
+            raise ValueError("losses on pairs need pairs: with --no-paired give --shift-l1-weight 0 --lowres-l1-weight 0 --registration-weight 0")
         if self.shift >= self.side // 2:
             raise ValueError(f"shift must be less than half the side of a patch, got {self.shift} and {self.side}")
 

@@ -18,6 +18,8 @@ from .config import Config
 
 SIMULATED = (512, 512)  # pixels of a simulated chip
 POINT_SPREADS = (1.7, 2.4, 3.1)  # pixels, standard deviations: 80 to 145 nm across half the height, at 20 nm per pixel
+DEVIATION = 0.25  # of a chip's picture, over its range
+LEAST_NOISE = 0.8  # over that deviation: less makes halos around every line; with the widest point spread what simulated chips choose (`baselines.tune`)
 SUFFIXES = ("_optical", "_sem")  # of the two files of a pair
 
 Pair = tuple[np.ndarray, np.ndarray]  # optical and SEM, (height, width) float32 in [0, 1]
@@ -66,23 +68,22 @@ class SimulatedPairs(_Pairs):
 
 
 class FolderPairs(_Pairs):
-    """The pairs of a folder: NAME_optical and NAME_sem files of equal shape, averaged over `reduction` x `reduction` pixels."""
+    """The pairs of a folder, of at least `side` pixels each way: NAME_optical and NAME_sem files of equal shape, as they are."""
 
-    def __init__(self, folder: Path, reduction: int, side: int):
-        self.files, self.reduction, self.side = pair_files(folder), reduction, side
+    def __init__(self, folder: Path, side: int):
+        self.files, self.side = pair_files(folder), side
         super().__init__(len(self.files))
 
     def make(self, k: int) -> Pair:
         images = [np.asarray(load_micrograph(path).data, np.float32) for path in self.files[k]]
-        name, n = self.files[k][0], self.reduction
+        name = self.files[k][0]
         if images[0].shape != images[1].shape:
             raise ValueError(f"{name} has {images[0].shape} pixels, its SEM image {images[1].shape}; register them first, with paper_ssum_cyclegan.preprocess")
         if not all(np.isfinite(image).all() for image in images):
             raise ValueError(f"{name} or its SEM image has pixels that are not finite; take the pair out of the folder")
-        height, width = (side // n for side in images[0].shape)
-        if min(height, width) < self.side:
-            raise ValueError(f"{name} has {height} x {width} pixels after the reduction by {n}; patches of {self.side} need more: --side or --reduction less")
-        return tuple(image[: height * n, : width * n].reshape(height, n, width, n).mean((1, 3)) for image in images)
+        if min(images[0].shape) < self.side:
+            raise ValueError(f"{name} has {images[0].shape[0]} x {images[0].shape[1]} pixels; patches of {self.side} need more: give a smaller --side")
+        return tuple(images)
 
 
 def pair_files(folder: Path) -> list[tuple[Path, Path]]:
@@ -102,7 +103,7 @@ def training_pairs(config: Config, data: Path | None) -> tuple[Sequence[Pair], S
     """Pairs to train on and pairs to validate on: simulated chips, or the folders `train` and `val` that `paper_ssum_cyclegan.preprocess` writes."""
     if data is None:
         return SimulatedPairs(config, "train", config.pairs), SimulatedPairs(config, "val", config.validation_pairs)
-    found = tuple(FolderPairs(Path(data) / split, config.reduction, config.side) for split in ("train", "val"))
+    found = tuple(FolderPairs(Path(data) / split, config.side) for split in ("train", "val"))
     for pairs in found:
         for k in range(len(pairs)):  # a bad pair must not stop a training that has begun
             pairs[k]
@@ -110,11 +111,11 @@ def training_pairs(config: Config, data: Path | None) -> tuple[Sequence[Pair], S
 
 
 def describe_data(config: Config, data: Path | None) -> dict:
-    """What `training_pairs` draws from, for config.json."""
+    """What `training_pairs` draws from, for config.json; pixel_size in nm, that of the first file."""
     if data is None:
         return {"simulated chips": config.pairs}
     files = [path for split in ("train", "val") for pair in pair_files(Path(data) / split) for path in pair]
-    return {"pairs": {"folder": str(data), "images": len(files), "sha256": listing_hash(Path(data), files)}}
+    return {"pairs": {"folder": str(data), "images": len(files), "pixel_size": load_micrograph(files[0]).pixel_size, "sha256": listing_hash(Path(data), files)}}
 
 
 # --- Patches ---
@@ -196,11 +197,12 @@ def acquire(restored: np.ndarray) -> np.ndarray:
 
 
 def classical(part: np.ndarray, state: np.ndarray, noise: float) -> np.ndarray:
-    """(height, width) -> the same shape and units: the middle point spread undone by Wiener's filter, as far as the noise allows."""
+    """(height, width) -> the same shape and units: the widest point spread undone by Wiener's filter, as far as the noise allows."""
     from .baselines import wiener
 
     black, white = (float(value) for value in np.ravel(state))
-    return wiener((part - black) / (white - black), POINT_SPREADS[1], max(noise / (white - black), 0.01)) * (white - black) + black
+    deviation = DEVIATION * (white - black)
+    return wiener((part - black) / (white - black), POINT_SPREADS[-1], max(noise / deviation, LEAST_NOISE)) * (white - black) + black
 
 
 def samples(seed: int = 0) -> list[tuple[str, Micrograph, np.ndarray]]:

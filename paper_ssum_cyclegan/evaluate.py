@@ -78,7 +78,7 @@ def evaluate_ssum_cyclegan(
         raise ValueError(f"chips and tuning_chips must be at least 1, disturbed 0 or more, got {chips}, {tuning_chips}, {disturbed}")
     once, config = Restorer.load(weights)
     restore = mirrored(once, paper("ssum_cyclegan")) if ensemble else once
-    recorded = FolderPairs(data, config.reduction, 64) if data is not None else []
+    recorded = FolderPairs(data, 64) if data is not None else []
     out.mkdir(parents=True, exist_ok=True)
     tuning, cases = simulated(config, "tuning", seed, tuning_chips), simulated(config, "test", seed, chips)
     filters = Filters.tuned(tuning)
@@ -333,7 +333,7 @@ def median_ratio(ours: np.ndarray, theirs: np.ndarray, group: np.ndarray, draws:
 
 
 def disturbance_items(cases: Sequence[Case], restore: Callable, seed: int) -> tuple[dict, list[dict]]:
-    """How much PSNR (aligned and fitted) and EPI fall where the optical image is noisier, blurrier, brighter, turned or displaced (the paper's Fig. S5)."""
+    """How much PSNR (aligned and fitted) and EPI fall where the optical image is noisier, blurrier, brighter or turned (the paper's Fig. S5)."""
     plain = [scores(case.sem, restore(case.optical)) for case in cases]
     items, rows = {}, []
     for name, disturb in DISTURBANCES.items():

@@ -1,6 +1,7 @@
 """From the microscopes' files to training pairs: `python -m paper_ssum_cyclegan.preprocess --optical FRAMES --sem SEM.tif --out PAIRS`.
 
 Focus, correction, stitching, registration, a common pixel size, crops; regions of the mosaic, not crops, are dealt out to training, validation and test.
+Without an SEM image the mosaic alone: to pick landmarks in, or to be converted.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ PREVIEW = 2048  # px, longest side of overlay.png
 
 def preprocess(
     optical: Path,
-    sem: Path,
     out: Path,
+    sem: Path | None = None,
     positions: Path | None = None,
     landmarks: Path | None = None,
     z_stack: bool = False,
@@ -37,25 +38,28 @@ def preprocess(
     pixel_sem: float | None = None,
     side: int = 512,
     stride: int = 256,
+    reduction: int = 2,
     search: int = 16,
     equalise: bool = False,
     refinement: bool = False,
     correction: Annotated[Correction, tyro.conf.arg(name="")] = Correction(),  # noqa: B008
 ) -> None:
-    """Make training pairs: OUT/train, OUT/val and OUT/test get NNNN_optical.tif and NNNN_sem.tif, 16 bit, [0, 1] as 0 to 65535, with their pixel size;
-    OUT/mosaic.png shows the stitched frames pixel by pixel, OUT/overlay.png the registration, OUT/preprocess.json holds every number.
+    """Make training pairs: OUT/train, OUT/val and OUT/test get NNNN_optical.tif and NNNN_sem.tif, OUT/mosaic.tif the stitched frames, to be converted by what
+    was trained on the pairs: 16 bit, [0, 1] as 0 to 65535, all of one pixel size. OUT/mosaic.png shows the frames before they are reduced, OUT/overlay.png the
+    registration, OUT/preprocess.json holds every number. Without an SEM image there is the mosaic alone.
 
     Args:
         optical: a superlens image, or a folder of frames.
-        sem: the SEM image of the same place.
         out: folder for the results; must not hold pairs.
+        sem: the SEM image of the same place.
         positions: stage log of the frames, CSV with the columns file, row, column: where each frame's first pixel lies, in optical pixels.
         landmarks: CSV with the columns optical_row, optical_column, sem_row, sem_column, at least four places in pixels of mosaic.png and of the SEM image.
         z_stack: every optical file is a stack of focal planes.
         pixel_optical: nm per pixel of the frames, where their files do not tell.
         pixel_sem: nm per pixel of the SEM image, where its file does not tell.
-        side: of a crop, in pixels.
+        side: of a crop, in pixels of the registered mosaic.
         stride: from crop to crop in the training region; crops for validation and test do not overlap.
+        reduction: crops and mosaic are averaged over so many pixels each way: 512 become 256.
         search: largest error, in px, of the stage log between neighbouring frames.
         equalise: give frames gains that make their overlaps equally bright.
         refinement: improve the matrix of the landmarks by correlating edges.
@@ -63,6 +67,8 @@ def preprocess(
     """
     if side < 16 or not 0 < stride <= side or search < 1:
         raise ValueError(f"side is {side}, stride {stride}, search {search}; give a side from 16 px, a stride from 1 px to the side and a search from 1 px")
+    if reduction < 1 or side % reduction:
+        raise ValueError(f"crops of {side} px cannot be averaged over {reduction} x {reduction}; give a divisor of the side")
     if any((out / name).exists() for name in (*SPLITS, "preprocess.json")):
         raise ValueError(f"{out} holds pairs already; give another folder, or remove them")
     files, places = _frames(optical, positions)
@@ -71,8 +77,10 @@ def preprocess(
         frame, size = _read(file, z_stack)
         frames.append(correction.of_frame(frame))
         sizes.append(size)
-    other, sem_size = _read(sem, False)
-    nm = _pixel_size(files[0], sizes, pixel_optical, "--pixel-optical"), _pixel_size(sem, [sem_size], pixel_sem, "--pixel-sem")
+    optical_nm = _pixel_size(files[0], sizes, pixel_optical, "--pixel-optical")
+    if sem is not None:
+        other, sem_size = _read(sem, False)
+        nm = optical_nm, _pixel_size(sem, [sem_size], pixel_sem, "--pixel-sem")
     points = _table(landmarks, ("optical_row", "optical_column", "sem_row", "sem_column"))[1] if landmarks else None
 
     mosaic = stitch(frames, places, search, equalise)
@@ -80,6 +88,12 @@ def preprocess(
     image = correction.of_mosaic(mosaic.image, where)
     out.mkdir(parents=True, exist_ok=True)
     _write_png(out / "mosaic.png", image)  # before registration: landmarks are picked in it
+    rejected = sum(not each.accepted for each in mosaic.links)
+    print(f"{len(files)} frames, {len(mosaic.links)} links, {rejected} rejected, {len(mosaic.alone)} frames placed by the stage log")
+    if sem is None:
+        _write_mosaic(out / "mosaic.tif", image, optical_nm, reduction * optical_nm)
+        print(f"mosaic of {reduction * optical_nm:.4g} nm/px -> {out}")
+        return
     if points is None:
         matrix, residuals = register_automatically(image, other, nm[0] / nm[1], where), None
     else:
@@ -90,23 +104,24 @@ def preprocess(
     pair = both.optical, normalise(both.sem, where=both.valid)
     corners = crops(both.valid, side, stride)
     _write_png(out / "overlay.png", _overlay(*pair, both.valid))
+    _write_mosaic(out / "mosaic.tif", image, optical_nm, reduction * both.pixel_size)
     for split, each in corners.items():
-        _write_pairs(out / split, pair, each, side, both.pixel_size)
+        _write_pairs(out / split, pair, each, side, reduction, both.pixel_size)
     numbers = {
         "optical": [str(file) for file in files],
         "sem": str(sem),
-        "pixel_size_nm": {"optical": nm[0], "sem": nm[1], "pairs": both.pixel_size},
+        "pixel_size_nm": {"optical": nm[0], "sem": nm[1], "pairs": reduction * both.pixel_size},
         "correction": vars(correction),
         "stitching": _stitching(mosaic, places, search),
         "registration": _registration(matrix, residuals, nm, found, both),
-        "crops": {"side": side, "stride": stride, "corners": corners},
+        "crops": {"side": side, "stride": stride, "reduction": reduction, "corners": corners},
         "counts": {split: len(each) for split, each in corners.items()},
     }
     (out / "preprocess.json").write_text(json.dumps(numbers, indent=1))
-    rejected = sum(not each.accepted for each in mosaic.links)
-    print(f"{len(files)} frames, {len(mosaic.links)} links, {rejected} rejected, {len(mosaic.alone)} frames placed by the stage log")
-    print(f"rotation {rotation(matrix):+.2f} deg, {size_ratio(matrix):.4f} SEM px on an optical one, edges correlate by {found:.2f}")
-    print(f"{', '.join(f'{len(each)} {split}' for split, each in corners.items())} pairs of {side} px, {both.pixel_size:.4g} nm/px -> {out}")
+    mirrored = ", mirrored" if np.linalg.det(matrix[:, :2]) < 0 else ""
+    print(f"rotation {rotation(matrix):+.2f} deg{mirrored}, {size_ratio(matrix):.4f} SEM px on an optical one, edges correlate by {found:.2f}")
+    counts = ", ".join(f"{len(each)} {split}" for split, each in corners.items())
+    print(f"{counts} pairs of {side // reduction} px, {reduction * both.pixel_size:.4g} nm/px -> {out}")
 
 
 # --- Reading ---
@@ -199,12 +214,24 @@ def crops(valid: np.ndarray, side: int, stride: int) -> dict[str, list[tuple[int
 # --- Writing ---
 
 
-def _write_pairs(folder: Path, pair: tuple[np.ndarray, np.ndarray], corners: list[tuple[int, int]], side: int, pixel_size: float) -> None:
+def _write_pairs(folder: Path, pair: tuple[np.ndarray, np.ndarray], corners: list[tuple[int, int]], side: int, reduction: int, pixel_size: float) -> None:
+    """pixel_size: nm, before the reduction; so are the corners."""
     folder.mkdir()
     for number, (row, column) in enumerate(corners):
         for name, image in zip(("optical", "sem"), pair, strict=True):
-            data = np.rint(np.clip(image[row : row + side, column : column + side], 0, 1) * 65535).astype(np.uint16)
-            save_micrograph(folder / f"{number:04d}_{name}.tif", Micrograph(data, pixel_size, {"row": row, "column": column}))
+            crop = image[row : row + side, column : column + side].reshape(side // reduction, reduction, -1, reduction).mean((1, 3))
+            save_micrograph(folder / f"{number:04d}_{name}.tif", Micrograph(_codes(crop), reduction * pixel_size, {"row": row, "column": column}))
+
+
+def _write_mosaic(path: Path, image: np.ndarray, pixel_size: float, wanted: float) -> None:
+    """The mosaic, averaged to pixels of the wanted size, which are no smaller; both in nm."""
+    reduced = cv2.resize(np.float32(image), None, fx=pixel_size / wanted, fy=pixel_size / wanted, interpolation=cv2.INTER_AREA)
+    save_micrograph(path, Micrograph(_codes(reduced), wanted))
+
+
+def _codes(image: np.ndarray) -> np.ndarray:
+    """[0, 1] as 16 bit."""
+    return np.rint(np.clip(image, 0, 1) * 65535).astype(np.uint16)
 
 
 def _write_png(path: Path, image: np.ndarray) -> None:
@@ -242,6 +269,7 @@ def _registration(matrix: np.ndarray, residuals: np.ndarray | None, nm: tuple[fl
     return {
         "matrix": matrix.tolist(),
         "rotation_deg": rotation(matrix),
+        "mirrored": bool(np.linalg.det(matrix[:, :2]) < 0),
         "size_against_calibration": size_ratio(matrix) * nm[1] / nm[0],
         "agreement": found,
         "landmark_residuals_nm": None if lengths is None else lengths.tolist(),

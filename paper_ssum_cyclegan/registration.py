@@ -21,6 +21,8 @@ LEAST_SHARED = 0.4  # of the smaller image
 RIVAL = 0.98  # of the highest correlation: a place elsewhere that has so much may be the true one as well
 NEAR = 8  # px of the grid: elsewhere is farther away
 LEAST_AGREEMENT = 0.35
+WORSE = 0.02  # agreement that refining may lose, of what rounding and interpolation leave to chance
+CORRECTION = 8, 0.03  # px of the coarser image, and share of its longer side: no corner may be moved by more in refining
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,9 +118,10 @@ def agreement(optical: np.ndarray, sem: np.ndarray, matrix: np.ndarray, where: n
 
 
 def refine(optical: np.ndarray, sem: np.ndarray, start: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
-    """The matrix near `start`, within a few pixels of the coarser image, that maximises the enhanced correlation coefficient of gradient magnitudes.
+    """The matrix near `start`, within CORRECTION, that maximises the enhanced correlation coefficient of gradient magnitudes.
 
-    where: bool like optical, its usable pixels. Scales go from coarse to fine, each with an affine correction. Raises ValueError where that does not converge.
+    where: bool like optical, its usable pixels. Scales go from coarse to fine, each with an affine correction. Raises ValueError where that does not
+    converge, leads farther away, or to less agreement than `start` has (but for WORSE) or LEAST_AGREEMENT.
     """
     matrix = np.asarray(start, np.float64)
     for sigma in SCALES:
@@ -133,6 +136,13 @@ def refine(optical: np.ndarray, sem: np.ndarray, start: np.ndarray, where: np.nd
             raise ValueError("the optical and the SEM image could not be registered from this start; check the landmarks, or give more of them") from None
         used = composed(used, np.float64(step[::-1][:, [1, 0, 2]]))
         matrix = used if forward else inverse(used)
+    shape = coarse.shape
+    corners = np.array([(0, 0, 1), (0, shape[1], 1), (shape[0], 0, 1), (*shape, 1)], float).T
+    before, after = (m if forward else inverse(m) for m in (start, matrix))
+    moved = float(np.linalg.norm(inverse(before) @ np.vstack([after @ corners, np.ones(4)]) - corners[:2], axis=0).max())
+    found, least = agreement(optical, sem, matrix, where), max(agreement(optical, sem, start, where) - WORSE, LEAST_AGREEMENT)
+    if moved > max(CORRECTION[0], CORRECTION[1] * max(shape)) or found < least:
+        raise ValueError(f"registration moved a corner by {moved:.0f} px to where edges correlate by {found:.2f} ({least:.2f} are needed); check the landmarks")
     return matrix
 
 
@@ -154,11 +164,8 @@ def register_automatically(optical: np.ndarray, sem: np.ndarray, scale_hint: flo
                 best, start = float(surface.max()), small.matrix(linear, surface)
     try:
         matrix = refine(optical, sem, start, where)
-        found = agreement(optical, sem, matrix, where)
-    except ValueError:
-        found = 0.0
-    if found < LEAST_AGREEMENT:
-        raise ValueError(f"the SEM image was not found in the optical mosaic (edges correlate by {found:.2f}, {LEAST_AGREEMENT} are needed); give landmarks")
+    except ValueError as error:
+        raise ValueError(f"the SEM image was not found in the optical mosaic ({str(error).split(';')[0]}); give landmarks") from None
     surface = Reduced(optical, sem, scale_hint, FINE_SIDE).surface(matrix[:, :2])
     row, column = np.unravel_index(surface.argmax(), surface.shape)
     best = float(surface.max())

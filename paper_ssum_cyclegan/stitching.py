@@ -135,7 +135,7 @@ def link(first: np.ndarray, second: np.ndarray, i: int, j: int, nominal: np.ndar
     normals, reason = _directions(surface, peak, ncc - RIVAL[0] - RIVAL[1] * error)
     if ncc < LEAST_NCC:
         reason = "low correlation"
-    elif np.any((peak == 0) | (peak == np.array(surface.shape) - 1)) and not reason and len(normals) == 2:
+    elif np.any(((peak == 0) | (peak == np.array(surface.shape) - 1)) & (np.abs(normals) > 0.5).any(0)):  # along what the link tells
         reason = "at the limit of the search"
     weight = area[tuple(peak)] * ncc**2 / max(1 - ncc**2, 1e-3)
     return Link(i, j, middle + peak + _vertex(surface, peak), ncc, weight * normals.T @ normals, reason)

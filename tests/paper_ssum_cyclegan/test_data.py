@@ -96,16 +96,32 @@ def write_pair(folder, name, optical, sem):
     tifffile.imwrite(folder / f"{name}_sem.tif", sem)
 
 
-def test_folders_of_pairs_are_reduced_by_area(tmp_path):
+def test_folders_of_pairs_are_taken_as_they_are(tmp_path):
+    """No pixel is averaged: what is restored later is not either."""
     rng = np.random.default_rng(0)
-    optical, sem = (rng.integers(0, 60000, (128, 136)).astype(np.uint16) for _ in range(2))
+    optical, sem = (rng.integers(0, 60000, (64, 68)).astype(np.uint16) for _ in range(2))
     for split in ("train", "val"):
         write_pair(tmp_path / split, "0001", optical, sem)
-    pairs, _ = data.training_pairs(replace(CONFIG, reduction=2), tmp_path)
-    means = cv2.resize(optical.astype(np.float32), (68, 64), interpolation=cv2.INTER_AREA)
-    low, high = np.quantile(means, (0.001, 0.999))
-    assert pairs[0][0].shape == (64, 68) and np.abs(pairs[0][0] - np.clip((means - low) / (high - low), 0, 1)).max() < 0.02
-    assert data.describe_data(CONFIG, tmp_path)["pairs"]["images"] == 4
+    pairs, _ = data.training_pairs(CONFIG, tmp_path)
+    for stored, image in zip(pairs[0], (optical, sem), strict=True):  # the optical one first
+        low, high = np.quantile(image, (0.001, 0.999))
+        assert stored.shape == (64, 68) and np.abs(stored - np.clip((image - low) / (high - low), 0, 1)).max() < 0.02
+    described = data.describe_data(CONFIG, tmp_path)["pairs"]
+    assert described["images"] == 4 and described["pixel_size"] is None
+
+
+def test_the_optical_image_comes_first():
+    """Of a simulated pair, and of the patches that are cut from one."""
+    from paper_ssum_cyclegan.simulator import simulate_pair
+
+    pairs = data.SimulatedPairs(CONFIG, "train", 1)
+    pair = simulate_pair((pairs.seed, 0), data.SIMULATED, CONFIG.pixel_size, CONFIG.misalignment)
+    for stored, image in zip(pairs[0], (pair.optical, pair.sem), strict=True):
+        assert np.abs(stored - data.unit(image)).max() < 1e-4
+    bright, dark = np.full((80, 80), 0.75, np.float32), np.full((80, 80), 0.25, np.float32)
+    for paired in (True, False):
+        optical, sem = data.Patches(replace(CONFIG, paired=paired), [(bright, dark)])(0)
+        assert optical.mean() == pytest.approx(0.5) and sem.mean() == pytest.approx(-0.5)
 
 
 @pytest.mark.parametrize(("change", "message"), [("alone", "lacks one"), ("shape", "register them first"), ("nan", "not finite"), ("small", "need more")])
@@ -119,9 +135,9 @@ def test_bad_pairs_are_named(tmp_path, change, message):
         optical[3, 4] = np.nan
         write_pair(tmp_path, "a", optical, sem)
     else:
-        write_pair(tmp_path, "a", optical[:100, :100], sem[:100, :100])
+        write_pair(tmp_path, "a", optical[:60, :100], sem[:60, :100])
     with pytest.raises(ValueError, match=message):
-        data.FolderPairs(tmp_path, 2, 64)[0]
+        data.FolderPairs(tmp_path, 64)[0]
 
 
 def test_a_bad_pair_is_found_before_the_training_begins(tmp_path):
@@ -164,6 +180,28 @@ def test_acquisitions_have_either_contrast():
     image = picture((64, 64))
     seen = data.acquire(image)
     assert seen.shape == (6, 64, 64) and all(np.corrcoef(seen[k].ravel(), seen[k + 3].ravel())[0, 1] < -0.999 for k in range(3))
+
+
+def test_the_classical_filter_does_no_harm():
+    """Of a chip's picture with its noise, after the best affine grey scale; a filter that trusts noise too much makes halos."""
+    from paper_ssum_cyclegan.measures import scores
+    from paper_ssum_cyclegan.simulator import simulate_pair
+
+    gains = []
+    for k in range(6):
+        pair = simulate_pair((5, k), (256, 256))
+        optical, state = np.float32(pair.optical), np.asarray([0.0, 1.0])
+        filtered = data.classical(optical, state, 0.01)
+        assert filtered.shape == optical.shape and -0.3 < filtered.min() and filtered.max() < 1.3
+        np.testing.assert_allclose(data.classical(50 * optical + 7, 50 * state + 7, 0.5), 50 * filtered + 7, atol=0.01)
+        gains.append(scores(pair.sem, filtered)["psnr_fit"] - scores(pair.sem, optical)["psnr_fit"])
+    assert np.mean(gains) > -0.05 and min(gains) > -0.5
+
+
+def test_losses_on_pairs_need_pairs():
+    with pytest.raises(ValueError, match="need pairs"):
+        replace(Config.small(), paired=False)
+    assert not replace(Config.small(), paired=False, shift_l1_weight=0.0).paired
 
 
 def test_samples():

@@ -150,6 +150,13 @@ def test_sub_pixel_convolutions_start_without_a_checkerboard():
     assert np.std(y) < 1e-6  # all four phases alike
 
 
+def test_dropout_stands_behind_the_first_rectifier_of_a_block():
+    names = [layer.name for layer in build_generator(Config.paper()).layers]
+    for k in range(1, 10):
+        at = names.index(f"block{k}_dropout")
+        assert names[at - 2 : at + 2] == [f"block{k}_norm1", f"block{k}_act", f"block{k}_dropout", f"block{k}_pad2"]
+
+
 def test_dropout_works_in_training_only():
     network, x = randomise(build_generator(replace(SLIM, dropout=0.5, norm="instance"))), images((1, 32, 32, 1))
     np.testing.assert_array_equal(network(x, training=False), network(x, training=False))

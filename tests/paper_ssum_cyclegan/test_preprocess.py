@@ -55,7 +55,22 @@ def microscopes(tmp_path_factory):
 
 
 def arguments(folder, out):
-    return ["--optical", folder / "frames", "--sem", folder / "sem.tif", "--positions", folder / "positions.csv", "--side", 96, "--stride", 48, "--out", out]
+    return [
+        "--optical",
+        folder / "frames",
+        "--sem",
+        folder / "sem.tif",
+        "--positions",
+        folder / "positions.csv",
+        "--side",
+        96,
+        "--stride",
+        48,
+        "--reduction",
+        1,
+        "--out",
+        out,
+    ]
 
 
 def truth_of(numbers, true):
@@ -129,6 +144,31 @@ def test_landmarks_and_a_second_run(made, microscopes, monkeypatch, tmp_path, ca
     matrix = np.array(found["matrix"])
     np.testing.assert_allclose(corners @ matrix[:, :2].T + matrix[:, 2], places, atol=0.01)
     assert "pairs of 96 px, 30 nm/px" in capsys.readouterr().out
+
+
+def test_the_mosaic_and_the_pairs_are_reduced_alike(made, microscopes, monkeypatch, tmp_path, capsys):
+    """First the mosaic alone, to pick landmarks in; then, into the same folder, pairs. Both have the pixels that a network is to see."""
+    out, numbers, _ = made
+    folder, _ = microscopes
+    given = arguments(folder, tmp_path / "pairs")
+    given[given.index("--reduction") + 1] = 2
+    alone = [flag for k, flag in enumerate(given) if "--sem" not in (flag, given[k - 1])]
+    assert run(monkeypatch, *alone, "--flat") == 0 and "mosaic of 60 nm/px" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "pairs").iterdir()) == ["mosaic.png", "mosaic.tif"]
+    first = load_micrograph(tmp_path / "pairs" / "mosaic.tif")
+    assert run(monkeypatch, *given, "--flat") == 0 and "pairs of 48 px, 60 nm/px" in capsys.readouterr().out
+    mosaic, whole = load_micrograph(tmp_path / "pairs" / "mosaic.tif"), load_micrograph(out / "mosaic.tif")
+    assert (mosaic.pixel_size, whole.pixel_size) == (60, 30) and mosaic.data.dtype == np.uint16
+    np.testing.assert_array_equal(mosaic.data, first.data)
+    height, width = (n // 2 for n in whole.data.shape)
+    means = whole.data[: 2 * height, : 2 * width].reshape(height, 2, width, 2).mean((1, 3))
+    np.testing.assert_allclose(mosaic.data[:height, :width], means, atol=1)
+    for name in ("optical", "sem"):
+        fine, coarse = (load_micrograph(path / "train" / f"0000_{name}.tif") for path in (out, tmp_path / "pairs"))
+        assert coarse.pixel_size == 60 and coarse.metadata["row"] == fine.metadata["row"]
+        np.testing.assert_allclose(coarse.data, fine.data.reshape(48, 2, 48, 2).mean((1, 3)), atol=1)
+    assert run(monkeypatch, *given[:-2], "--reduction", 5, "--out", tmp_path / "b") == 2
+    assert "divisor of the side" in capsys.readouterr().err
 
 
 def test_a_focal_stack_becomes_one_frame(monkeypatch, tmp_path):

@@ -90,6 +90,14 @@ def test_refinement_finds_the_matrix_from_careless_landmarks(seed, ratio, degree
     assert reg.agreement(optical, sem, matrix) == pytest.approx(reg.agreement(1 - optical, 7 * sem, matrix), abs=0.01)
 
 
+@pytest.mark.parametrize(("seed", "other"), [(24, 42), (26, 40), (28, 42), (25, 40)])
+def test_refinement_that_goes_astray_or_nowhere_is_refused(seed, other):
+    """The SEM image is another chip's. Unguarded, three of these four give a matrix, which moves corners by up to 98 pixels."""
+    optical, sem = pair(seed, 1.0, 0.0)[0], pair(other, 1.0, 0.0)[1]
+    with pytest.raises(ValueError, match="check the landmarks"):
+        reg.refine(optical, sem, np.eye(2, 3))
+
+
 @pytest.mark.parametrize(("seed", "ratio", "degrees", "share"), [(24, 2.0, 2.3, 1.0), (27, 0.7, -3.6, 1.0), (26, 1.3, 5.2, 0.7)])
 def test_automatic_registration(seed, ratio, degrees, share):
     optical, sem, truth = pair(seed, ratio, degrees, share=share)

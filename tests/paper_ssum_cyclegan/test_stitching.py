@@ -102,6 +102,17 @@ def test_wires_along_one_direction_tell_the_other():
     assert mosaic.places[1] - mosaic.places[0] == pytest.approx([5, 83], abs=0.2)  # along the wires the stage's word
 
 
+def test_wires_farther_off_than_the_search_reaches_are_told():
+    """Along the one direction that they tell, the best place is the last one that was looked at: no place at all."""
+    columns = np.sort(np.random.default_rng(3).uniform(0, 300, 60))
+    profile = np.zeros(300, np.float32)
+    profile[columns.astype(int)] = 1
+    frames = [np.tile(gaussian_filter(profile, 2.0)[at : at + 120], (120, 1)) for at in (20, 115)]
+    frames = [frame + 0.002 * np.random.default_rng(k).standard_normal(frame.shape) for k, frame in enumerate(frames)]
+    (link,) = st.stitch(frames, np.array([[0, 0], [5, 78]])).links
+    assert not link.accepted and link.reason == "at the limit of the search"
+
+
 def test_a_wrong_link_is_found_by_the_loops_it_breaks():
     rng, side = np.random.default_rng(1), 4
     nominal = np.array([(r, c) for r in range(side) for c in range(side)], float) * 80

@@ -127,6 +127,25 @@ def test_pool_of_former_outputs():
     assert not trainer.state["pool_X"].numpy().any()
 
 
+def test_numbers_of_the_presets():
+    """Each is written down a second time here: lambda, pool, rate and epochs are CycleGAN's, what is not are the text's or chosen."""
+    both = {"pairs": 704, "side": 256, "discriminator_base": 64, "cycle_weight": 10, "adversarial_weight": 1, "pool": 50, "learning_rate": 2e-4, "beta_1": 0.5,
+            "shift_l1_weight": 0, "lowres_l1_weight": 0, "registration_weight": 0, "ema_decay": 0, "paired": True, "literal_strides": False, "blocks": 9,
+            "rotations": (0, 30, 45, 60, 90), "scales": (0.8, 1, 1.25), "rectifier": "leaky", "upsampling": "subpixel", "network": "ssum"}  # fmt: skip
+    paper = {"width": 64, "trunk": 64, "norm": "batch", "dropout": 0.5, "long_skip": True, "adversarial": "log", "identity_weight": 0, "batch": 4,
+             "steps": 35_200}  # fmt: skip
+    reference = {"width": 64, "trunk": 256, "norm": "instance", "dropout": 0, "long_skip": False, "adversarial": "least_squares", "identity_weight": 0.5,
+                 "batch": 1, "steps": 140_800}  # fmt: skip
+    for config, numbers in ((Config.paper(), both | paper), (Config.reference(), both | reference)):
+        assert {name: getattr(config, name) for name in numbers} == numbers
+        assert config.steps * config.batch == 200 * 704 and config.constant_steps == config.falling_steps == config.steps // 2
+
+
+def test_both_solvers_have_beta_1():
+    solvers = built(replace(QUICK, beta_1=0.3)).solvers
+    assert {name: (solver.beta_1, solver.beta_2) for name, solver in solvers.items()} == {"adam": (0.3, 0.999), "adam_discriminators": (0.3, 0.999)}
+
+
 def test_rate_is_constant_then_falls():
     config = replace(Config.paper(), steps=35_200)
     rate = falling_rate(config)
