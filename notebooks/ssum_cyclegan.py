@@ -284,7 +284,7 @@ config = replace(Config.tiny(), pairs=24, side=64, width=16, trunk=24, blocks=3,
                  validation_pairs=4)  # fmt: skip
 (pairs, held_out), rows = data.training_pairs(config, None), []
 for paired in (True, False):
-    patches = data.Patches(replace(config, paired=paired), pairs)
+    patches = data.Patches(replace(config, paired=paired, shift_l1_weight=0.0, lowres_l1_weight=0.0), pairs)
     drawn = [(f"{'pair' if paired else 'draw'} {k}, {name}", image) for k in (0, 1, 3) for name, image in zip(("optical", "SEM"), patches(k))]
     rows.append({title: (image[..., 0] + 1) / 2 for title, image in drawn})
 show(*rows, size=1.8)
