@@ -69,6 +69,8 @@ def preprocess(
         raise ValueError(f"side is {side}, stride {stride}, search {search}; give a side from 16 px, a stride from 1 px to the side and a search from 1 px")
     if reduction < 1 or side % reduction:
         raise ValueError(f"crops of {side} px cannot be averaged over {reduction} x {reduction}; give a divisor of the side")
+    if sem is None and (landmarks is not None or refinement or pixel_sem is not None):
+        raise ValueError("landmarks, refinement and pixel_sem belong to an SEM image; give --sem")
     if any((out / name).exists() for name in (*SPLITS, "preprocess.json")):
         raise ValueError(f"{out} holds pairs already; give another folder, or remove them")
     files, places = _frames(optical, positions)

@@ -55,22 +55,8 @@ def microscopes(tmp_path_factory):
 
 
 def arguments(folder, out):
-    return [
-        "--optical",
-        folder / "frames",
-        "--sem",
-        folder / "sem.tif",
-        "--positions",
-        folder / "positions.csv",
-        "--side",
-        96,
-        "--stride",
-        48,
-        "--reduction",
-        1,
-        "--out",
-        out,
-    ]
+    given = ["--optical", folder / "frames", "--sem", folder / "sem.tif", "--positions", folder / "positions.csv"]
+    return [*given, "--side", 96, "--stride", 48, "--reduction", 1, "--out", out]
 
 
 def truth_of(numbers, true):
@@ -216,6 +202,7 @@ def test_errors_are_one_line(microscopes, monkeypatch, tmp_path, capsys):
     assert not (tmp_path / "small" / "train").exists() and (tmp_path / "small" / "mosaic.png").exists()
     assert "give --positions" in refused(*base[:4], "--out", tmp_path / "a")
     assert "search" in refused(*base, "--search", 0)
+    assert "give --sem" in refused(*base[:2], *base[4:], "--landmarks", folder / "positions.csv")
     (tmp_path / "p.csv").write_text("file,row,column\nf00.tif,0,0\nghost.tif,0,90\n")
     assert "names ghost.tif, which is not in" in refused(*base[:5], tmp_path / "p.csv", *base[6:])
     (tmp_path / "p.csv").write_text("name,row,column\nf00.tif,0,x\n")
