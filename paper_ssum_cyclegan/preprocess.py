@@ -120,7 +120,7 @@ def preprocess(
         "counts": {split: len(each) for split, each in corners.items()},
     }
     (out / "preprocess.json").write_text(json.dumps(numbers, indent=1))
-    mirrored = ", mirrored" if np.linalg.det(matrix[:, :2]) < 0 else ""
+    mirrored = ", mirrored" if numbers["registration"]["mirrored"] else ""
     print(f"rotation {rotation(matrix):+.2f} deg{mirrored}, {size_ratio(matrix):.4f} SEM px on an optical one, edges correlate by {found:.2f}")
     counts = ", ".join(f"{len(each)} {split}" for split, each in corners.items())
     print(f"{counts} pairs of {side // reduction} px, {reduction * both.pixel_size:.4g} nm/px -> {out}")

@@ -136,12 +136,12 @@ def refine(optical: np.ndarray, sem: np.ndarray, start: np.ndarray, where: np.nd
             raise ValueError("the optical and the SEM image could not be registered from this start; check the landmarks, or give more of them") from None
         used = composed(used, np.float64(step[::-1][:, [1, 0, 2]]))
         matrix = used if forward else inverse(used)
-    shape = coarse.shape
-    corners = np.array([(0, 0, 1), (0, shape[1], 1), (shape[0], 0, 1), (*shape, 1)], float).T
-    before, after = (m if forward else inverse(m) for m in (start, matrix))
-    moved = float(np.linalg.norm(inverse(before) @ np.vstack([after @ corners, np.ones(4)]) - corners[:2], axis=0).max())
+    height, width = coarse.shape
+    corners = np.array([(0, 0, 1), (0, width, 1), (height, 0, 1), (height, width, 1)], float).T
+    change = composed(inverse(start), matrix) if forward else composed(start, inverse(matrix))  # of the coarser image onto itself
+    moved = float(np.linalg.norm(change @ corners - corners[:2], axis=0).max())
     found, least = agreement(optical, sem, matrix, where), max(agreement(optical, sem, start, where) - WORSE, LEAST_AGREEMENT)
-    if moved > max(CORRECTION[0], CORRECTION[1] * max(shape)) or found < least:
+    if moved > max(CORRECTION[0], CORRECTION[1] * max(height, width)) or found < least:
         raise ValueError(f"registration moved a corner by {moved:.0f} px to where edges correlate by {found:.2f} ({least:.2f} are needed); check the landmarks")
     return matrix
 

@@ -107,27 +107,11 @@ def test_weight_decay_leaves_the_last_layer_alone():
 # --- Schedule ---
 
 
-@pytest.mark.parametrize(("epoch", "decay"), [(62_500, 0.9), (2000, 0.8), (100, 0.9), (1, 0.9)])
+@pytest.mark.parametrize(("epoch", "decay"), [(62_500, 0.9), (2000, 0.8), (100, 0.9), (1, 0.9), (100, 1 - 2**-10)])
 def test_rates(epoch, decay):
     rate, beta = StaircaseRate(2e-4, epoch, decay), rising_beta(0.9, epoch)
-    steps = sorted(
-        {
-            0,
-            1,
-            100,
-            511,
-            512,
-            513,
-            epoch // 2,
-            epoch - 1,
-            epoch,
-            epoch + 1,
-            *(2 * epoch - k for k in range(1, 40)),
-            5 * epoch + epoch // 3,
-            1000 * epoch,
-            1003 * epoch - 1,
-        }
-    )
+    borders = {epoch // 2, epoch - 1, epoch, epoch + 1, 5 * epoch + epoch // 3, 1000 * epoch, 1003 * epoch - 1}
+    steps = sorted({0, 1, 100, 511, 512, 513, *borders, *(2 * epoch - k for k in range(1, 40))})
     for step in (s for s in steps if s >= 0):
         assert float(rate(step)) == pytest.approx(oracle.learning_rate(step, 2e-4, epoch, decay), rel=1e-5), step
         assert float(beta(step)) == pytest.approx(oracle.beta1(step, 0.9, epoch), abs=1e-6)

@@ -83,7 +83,7 @@ def test_the_whole_chain_registers_to_less_than_a_pixel(made):
     matrix = np.array(numbers["registration"]["matrix"])
     corners, expected = truth_of(numbers, true)
     assert np.linalg.norm(corners @ matrix[:, :2].T + matrix[:, 2] - expected, axis=1).max() / RATIO < 1
-    assert numbers["registration"]["rotation_deg"] == pytest.approx(2, abs=0.2)
+    assert numbers["registration"]["rotation_deg"] == pytest.approx(2, abs=0.2) and numbers["registration"]["mirrored"] is False
     assert numbers["registration"]["size_against_calibration"] == pytest.approx(1, abs=0.01)
     shifts = []
     for path in sorted((out / "train").glob("*_sem.tif")):

@@ -89,13 +89,16 @@ def test_a_repeating_chip_is_right_or_reported():
     assert np.linalg.norm(error - error.mean(0), axis=1).max() < 0.3
 
 
-def test_wires_along_one_direction_tell_the_other():
-    columns = np.sort(np.random.default_rng(3).uniform(0, 300, 60))
+def wires(shift):
+    """Two frames, (120, 120), of vertical wires: the second lies `shift` pixels to the right."""
     profile = np.zeros(300, np.float32)
-    profile[columns.astype(int)] = 1
-    frames = [np.tile(gaussian_filter(profile, 2.0)[at : at + 120], (120, 1)) for at in (20, 103)]
-    frames = [frame + 0.002 * np.random.default_rng(k).standard_normal(frame.shape) for k, frame in enumerate(frames)]
-    mosaic = st.stitch(frames, np.array([[0, 0], [5, 78]]))
+    profile[np.random.default_rng(3).uniform(0, 300, 60).astype(int)] = 1
+    frames = [np.tile(gaussian_filter(profile, 2.0)[at : at + 120], (120, 1)) for at in (20, 20 + shift)]
+    return [frame + 0.002 * np.random.default_rng(k).standard_normal(frame.shape) for k, frame in enumerate(frames)]
+
+
+def test_wires_along_one_direction_tell_the_other():
+    mosaic = st.stitch(wires(83), np.array([[0, 0], [5, 78]]))
     assert mosaic.links[0].accepted and mosaic.alone == (1,)
     values, vectors = np.linalg.eigh(mosaic.links[0].precision)
     assert values[0] < 1e-9 * values[1] and abs(vectors[1, 1]) == pytest.approx(1, abs=1e-3)
@@ -104,12 +107,7 @@ def test_wires_along_one_direction_tell_the_other():
 
 def test_wires_farther_off_than_the_search_reaches_are_told():
     """Along the one direction that they tell, the best place is the last one that was looked at: no place at all."""
-    columns = np.sort(np.random.default_rng(3).uniform(0, 300, 60))
-    profile = np.zeros(300, np.float32)
-    profile[columns.astype(int)] = 1
-    frames = [np.tile(gaussian_filter(profile, 2.0)[at : at + 120], (120, 1)) for at in (20, 115)]
-    frames = [frame + 0.002 * np.random.default_rng(k).standard_normal(frame.shape) for k, frame in enumerate(frames)]
-    (link,) = st.stitch(frames, np.array([[0, 0], [5, 78]])).links
+    (link,) = st.stitch(wires(95), np.array([[0, 0], [5, 78]])).links
     assert not link.accepted and link.reason == "at the limit of the search"
 
 
