@@ -79,10 +79,8 @@ def evaluate_cgrdn(
         raise ValueError(f"side must be a multiple of {MULTIPLE} and at least 64, got {side}")
     once, config = Restorer.load(weights)
     restore = mirrored(once, paper("cgrdn")) if ensemble else once
-    if config.network == "mr_unet" and side != 256:
-        raise ValueError(f"MR-UNet takes images of 256 x 256 pixels only, got side {side}")
-    if config.network == "mr_unet" and series is not None:
-        raise ValueError("MR-UNet takes images of 256 x 256 pixels only, and frames of a series are not cut")
+    if config.network == "mr_unet" and (side != 256 or series is not None):
+        raise ValueError(f"MR-UNet takes images of 256 x 256 pixels only, and no frames of a series; got side {side}")
     frames = frames_of(series) if series is not None else None
     crops, notes = recorded(data, side) if data is not None else ([], [])
     out.mkdir(parents=True, exist_ok=True)

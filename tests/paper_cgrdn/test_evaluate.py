@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -229,6 +230,14 @@ def test_bad_input_is_one_line(weights, tmp_path, capsys, flags, message):
     assert main(["evaluate", "cgrdn", "--weights", str(weights), *quick, *flags, "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1 and message in said[0] and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("given", [{"side": 128}, {"series": Path("stack.ser")}])
+def test_a_network_of_one_size_refuses_others_before_anything_is_measured(tmp_path, monkeypatch, given):
+    monkeypatch.setattr(Restorer, "load", classmethod(lambda cls, weights: (None, replace(Config.paper(), network="mr_unet"))))
+    with pytest.raises(ValueError, match="256 x 256 pixels only"):
+        paper("cgrdn").evaluate(tmp_path / "out", **given)
+    assert not (tmp_path / "out").exists()
 
 
 def test_comparison_trains_each_network_once(tmp_path, monkeypatch):
