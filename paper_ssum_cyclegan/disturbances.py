@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import cv2
 import numpy as np
+
+from common.data import example_rng
+from common.evaluation import item
+from common.metrics import bootstrap_interval
+
+from .data import unit
+from .measures import scores
 
 # (optical, SEM, both (height, width) float32 in [0, 1], generator) -> (disturbed optical, SEM of the same place)
 Disturbance = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
@@ -35,10 +42,32 @@ def rotation(optical, sem, rng, degrees: float):
     return tuple(cv2.warpAffine(image, turn, image.shape[::-1], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT) for image in (optical, sem))
 
 
+def shift(optical, sem, rng, pixels: int):
+    """The optical image alone, down and to the right: a network of strides must convert it alike wherever it lies."""
+    return cv2.warpAffine(optical, np.float32([[1, 0, pixels], [0, 1, pixels]]), optical.shape[::-1], borderMode=cv2.BORDER_REFLECT), sem
+
+
 DISTURBANCES: dict[str, Disturbance] = {
     **{f"noise of {n}/255": partial(noise, sigma=n / 255) for n in (5, 10, 20)},
     **{f"blur of {sigma} px": partial(blur, sigma=sigma) for sigma in (0.5, 1.0, 2.0)},
     "gain 1.2": partial(gain, factor=1.2),  # less than 1 is undone by the grey scale
     **{f"gamma {exponent}": partial(gamma, exponent=exponent) for exponent in (0.8, 1.2)},
     **{f"rotation of {degrees} degrees": partial(rotation, degrees=degrees) for degrees in (2, 5)},
+    **{f"shift of {pixels} px": partial(shift, pixels=pixels) for pixels in (2, 5)},
 }
+
+
+def disturbance_items(pairs: Sequence[tuple[np.ndarray, np.ndarray]], restore: Callable, seed: int) -> tuple[dict, list[dict]]:
+    """How much PSNR and EPI, aligned and fitted, fall where optical images of pairs (optical, SEM) are disturbed; items, and a table of both scores."""
+    plain = [scores(sem, restore(optical)) for optical, sem in pairs]
+    items, rows = {}, []
+    for name, disturb in DISTURBANCES.items():
+        seen = []
+        for k, (optical, sem) in enumerate(pairs):
+            disturbed, moved = disturb(optical, sem, example_rng(seed, k, name))
+            seen.append(scores(moved, restore(unit(disturbed))))
+        falls = {score: np.array([now[score] - before[score] for now, before in zip(seen, plain, strict=True)]) for score in ("psnr_aligned", "epi_aligned")}
+        rows.append({"disturbance": name} | {score: round(float(values.mean()), 4) for score, values in falls.items()})
+        values = falls["psnr_aligned"]
+        items[f"disturbed, {name}: change of PSNR, aligned and fitted"] = item(float(values.mean()), "dB", 0.0, None, len(values), bootstrap_interval(values))
+    return items, rows

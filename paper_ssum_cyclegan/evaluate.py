@@ -1,7 +1,7 @@
 """Measure the SSUM CycleGAN: `python -m paper_ssum_cyclegan.evaluate --out DIR` (the same as `empapers evaluate ssum_cyclegan`).
 
 Simulated chips that no training draws, beside the optical image itself and the best linear filter; the widths of their lines in nm; what was invented and lost;
-what disturbed inputs cost; and the user's registered pairs (items that start with "R: ").
+what disturbed inputs and layouts of other kinds ("curves: ") cost; and the user's registered pairs (items that start with "R: ").
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from common.data import example_rng, intensity_range, to_unit_range
+from common.data import intensity_range, to_unit_range
 from common.evaluation import drop_undefined, item, paired_gain, write_results, write_table
 from common.metrics import bootstrap_interval, radial_spectrum_distance
 from common.papers import paper
@@ -27,9 +27,11 @@ from . import figures
 from .baselines import tune, wiener
 from .config import Config
 from .data import FolderPairs, unit
-from .disturbances import DISTURBANCES
+from .disturbances import disturbance_items
+from .layouts import draw_curves, draw_layout
 from .measures import affine_fit, aligned, difference_maps, edge_ratio, invented, psnr, scores
 from .metrology import summary, width_errors
+from .simulator import simulate_pair
 
 CONVENTION = (
     "PSNR and SSIM: 8-bit display images, 2 border pixels left out; EPI: correlation of Laplacians; fit: after the best affine grey scale; aligned: "
@@ -60,6 +62,7 @@ def evaluate_ssum_cyclegan(
     chips: int = 24,
     tuning_chips: int = 12,
     disturbed: int = 8,
+    curves: int = 24,
     ensemble: bool = False,
 ) -> dict:
     """Write results.json, tables and figures into a folder; returns the items of results.json.
@@ -72,10 +75,11 @@ def evaluate_ssum_cyclegan(
         chips: simulated chips of 512 x 512 pixels.
         tuning_chips: others, on which the linear filter is tuned and the offsets of line widths are found.
         disturbed: chips whose optical images are disturbed in all ways; 0 leaves that out.
+        curves: chips whose layouts are of kinds that no training draws, each in the same two microscopes as the chip of its number; 0 leaves that out.
         ensemble: measure the mean of the conversions of each image's eight mirror images, as `empapers restore --ensemble` makes it.
     """
-    if min(chips, tuning_chips) < 1 or disturbed < 0:
-        raise ValueError(f"chips and tuning_chips must be at least 1, disturbed 0 or more, got {chips}, {tuning_chips}, {disturbed}")
+    if min(chips, tuning_chips) < 1 or min(disturbed, curves) < 0:
+        raise ValueError(f"chips and tuning_chips must be at least 1, disturbed and curves 0 or more, got {chips}, {tuning_chips}, {disturbed}, {curves}")
     once, config = Restorer.load(weights)
     restore = mirrored(once, paper("ssum_cyclegan")) if ensemble else once
     recorded = FolderPairs(data, 64) if data is not None else []
@@ -85,15 +89,21 @@ def evaluate_ssum_cyclegan(
     methods = {OPTICAL: lambda image: image, WIENER: filters, NETWORK: restore}
     converted = convert(cases, methods)
     found_simulated = measure(cases, converted)
-    items, rows = score_items("", found_simulated) | contrast_items(cases, found_simulated), table_rows("simulated", found_simulated)
-    items |= inverted_items(cases, found_simulated, restore)
+    items, rows = simulated_items(cases, found_simulated, restore), table_rows("simulated", found_simulated)
     measured = [[images | {WIENER: filters.for_widths(images[OPTICAL])} for images in each] for each in (convert(tuning, methods), converted)]
     offsets = {name: median(errors) for name, (errors, _) in widths(tuning, measured[0]).items()}
     items |= width_items(cases, measured[1], offsets)
     if disturbed:
-        more, table = disturbance_items(cases[:disturbed], restore, seed)
+        more, table = disturbance_items([(case.optical, case.sem) for case in cases[:disturbed]], restore, seed)
         items |= more
         write_table(out / "disturbances.csv", table)
+    if curves:
+        others = simulated(config, "test", seed, curves, draw_curves)
+        images = convert(others, methods)
+        found = measure(others, images)
+        items |= {f"curves: {name}": value for name, value in simulated_items(others, found, restore).items()}
+        rows += table_rows("curves", found)
+        figures.draw_examples(out / "curves.png", [(*each.values(), case.sem) for each, case in zip(images[:8], others[:8], strict=True)])
     if len(recorded):
         recorded = [Case(optical, sem, np.empty((0, 5)), np.nan) for optical, sem in recorded]
         found = measure(recorded, convert(recorded, methods))
@@ -185,13 +195,11 @@ class Filters:
 # --- Cases and scores ---
 
 
-def simulated(config: Config, stream: str, seed: int, count: int) -> list[Case]:
+def simulated(config: Config, stream: str, seed: int, count: int, draw: Callable = draw_layout) -> list[Case]:
     """Chips that no training draws, without misalignment, and their SEM images without noise on the grey scale of the noisy ones: the truth must be true."""
-    from .simulator import simulate_pair
-
     cases = []
     for k in range(count):
-        pair = simulate_pair((seed, k, *stream.encode()), (SIDE, SIDE), config.pixel_size)
+        pair = simulate_pair((seed, k, *stream.encode()), (SIDE, SIDE), config.pixel_size, draw=draw)
         range_ = np.asarray(intensity_range(pair.sem[None, ..., None]))[0, 0]
         truth = np.clip(to_unit_range(pair.sem_clean, range_), 0, 1)
         dark = pair.parameters["optical"]["contrast"] < 0
@@ -223,6 +231,11 @@ def measure(cases: Sequence[Case], converted: Sequence[dict]) -> dict[str, dict[
             for number, value in numbers.items():
                 found.setdefault(number, {}).setdefault(name, []).append(value)
     return {number: {name: np.array(values) for name, values in methods.items()} for number, methods in found.items()}
+
+
+def simulated_items(cases: Sequence[Case], found: dict, restore: Callable) -> dict:
+    """All that scores say of chips whose contrast is known."""
+    return score_items("", found) | contrast_items(cases, found) | inverted_items(cases, found, restore)
 
 
 def score_items(prefix: str, found: dict, published: float | None = None) -> dict:
@@ -327,28 +340,6 @@ def median_ratio(ours: np.ndarray, theirs: np.ndarray, group: np.ndarray, draws:
         return None
     picks = (np.concatenate([members[k] for k in rng.integers(len(members), size=len(members))]) for _ in range(draws))
     return tuple(float(q) for q in np.nanquantile([np.nanmedian(ours[pick]) / np.nanmedian(theirs[pick]) for pick in picks], (0.025, 0.975)))
-
-
-# --- Robustness ---
-
-
-def disturbance_items(cases: Sequence[Case], restore: Callable, seed: int) -> tuple[dict, list[dict]]:
-    """How much PSNR (aligned and fitted) and EPI fall where the optical image is noisier, blurrier, brighter or turned (the paper's Fig. S5)."""
-    plain = [scores(case.sem, restore(case.optical)) for case in cases]
-    items, rows = {}, []
-    for name, disturb in DISTURBANCES.items():
-        seen = [scores(*restored_pair(case, disturb, restore, example_rng(seed, k, name))) for k, case in enumerate(cases)]
-        falls = {score: np.array([now[score] - before[score] for now, before in zip(seen, plain, strict=True)]) for score in ("psnr_aligned", "epi_aligned")}
-        rows.append({"disturbance": name} | {score: round(float(values.mean()), 4) for score, values in falls.items()})
-        values = falls["psnr_aligned"]
-        items[f"disturbed, {name}: change of PSNR, aligned and fitted"] = item(float(values.mean()), "dB", 0.0, None, len(values), bootstrap_interval(values))
-    return items, rows
-
-
-def restored_pair(case: Case, disturb: Callable, restore: Callable, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The SEM image, moved along where the disturbance moves things, and the restoration of the disturbed optical image."""
-    optical, sem = disturb(case.optical, case.sem, rng)
-    return sem, restore(unit(optical))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from scipy.special import ndtri
 
-from common.specimens.base import coverage, fractal_noise, log_uniform
+from common.specimens.base import coverage, fractal_noise, gradient, log_uniform
 
 WIDTHS = 80.0, 400.0  # nm, the narrowest is what the superlens resolves
 PITCHES = 1.6, 3.0  # in line widths
@@ -209,6 +209,21 @@ def _straight_lines(canvas: np.ndarray, rectangles: np.ndarray, pitches: np.ndar
     return np.array(lines, float).reshape(-1, 5)
 
 
+def _roughen(rng: np.random.Generator, distance: np.ndarray, pixel_size: float) -> dict:
+    """Rough edges, in place; returns their deviation and correlation length in nm."""
+    roughness, length = rng.uniform(1.5, 5), log_uniform(rng, 60, 250)
+    noise = fractal_noise(rng, distance.shape, 2.0, smallest=max(60 / pixel_size, 3), largest=max(2 * length / pixel_size, 8))
+    distance += np.float32(roughness / pixel_size) * noise
+    return {"edge_roughness": float(roughness), "roughness_length": float(length)}
+
+
+def _checked(shape: tuple[int, int], pixel_size: float) -> None:
+    if len(shape) != 2 or min(shape) < 32:
+        raise ValueError(f"a layout needs at least 32 x 32 pixels, got shape {tuple(shape)}")
+    if not 5 <= pixel_size <= 30:
+        raise ValueError(f"lines of 80 nm need pixels of 5 to 30 nm, got {pixel_size}")
+
+
 def draw_layout(seed, shape: tuple[int, int] = (512, 512), pixel_size: float = 20.0) -> Layout:
     """A random layout of blocks, each of one kind (`KINDS`), line width (80 to 400 nm, log-uniform) and pitch (1.6 to 3 widths).
 
@@ -216,10 +231,7 @@ def draw_layout(seed, shape: tuple[int, int] = (512, 512), pixel_size: float = 2
     layouts are rotated, by up to 1 degree.
     ValueError for a frame below 32 pixels or another pixel size.
     """
-    if len(shape) != 2 or min(shape) < 32:
-        raise ValueError(f"a layout needs at least 32 x 32 pixels, got shape {tuple(shape)}")
-    if not 5 <= pixel_size <= 30:
-        raise ValueError(f"lines of 80 nm need pixels of 5 to 30 nm, got {pixel_size}")
+    _checked(shape, pixel_size)
     rng = np.random.default_rng(seed)
     size = tuple(n + 2 * _MARGIN for n in shape)
     canvas, distance = np.zeros(size), np.full(size, 3.0, np.float32)
@@ -248,13 +260,60 @@ def draw_layout(seed, shape: tuple[int, int] = (512, 512), pixel_size: float = 2
     turn = cv2.getRotationMatrix2D(((size[1] - 1) / 2, (size[0] - 1) / 2), angle, 1.0)
     turn[:, 2] -= _MARGIN
     distance = cv2.warpAffine(distance, turn, shape[::-1], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    roughness, length = rng.uniform(1.5, 5), log_uniform(rng, 60, 250)
-    distance += np.float32(roughness / pixel_size) * fractal_noise(rng, shape, 2.0, smallest=max(60 / pixel_size, 3), largest=max(2 * length / pixel_size, 8))
+    roughness = _roughen(rng, distance, pixel_size)
 
     lines = _straight_lines(canvas, np.concatenate(rectangles), np.concatenate(pitches), pixel_size)
     lines[:, :2] = (np.column_stack((lines[:, 1::-1], np.ones(len(lines)))) @ turn.T)[:, ::-1]
     across = lines[:, 2] / 2 / pixel_size + 2
     margin = np.where(lines[:, 4:] > 0, np.column_stack((across * 0 + STRAIGHT, across)), np.column_stack((across, across * 0 + STRAIGHT)))
     inside = np.all((lines[:, :2] >= margin) & (lines[:, :2] <= np.array(shape) - 1 - margin), axis=1)
-    parameters = {"blocks": blocks, "angle": angle, "edge_roughness": float(roughness), "roughness_length": float(length)}
+    parameters = {"blocks": blocks, "angle": angle} | roughness
     return Layout(coverage(distance), float(pixel_size), lines[inside], parameters)
+
+
+# --- Kinds that no training draws: (rng, rows and columns of all pixels, line width, pitch in pixels) -> signed distance in pixels, negative on the metal ---
+
+
+def _polar(rng: np.random.Generator, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Radius and angle about a random place of the frame."""
+    y, x = y - rng.uniform(0, y.shape[0]), x - rng.uniform(0, x.shape[1])
+    return np.hypot(y, x), np.arctan2(y, x)
+
+
+def _rings(rng, y, x, width, pitch):
+    """Concentric rings."""
+    radius, _ = _polar(rng, y, x)
+    return np.abs(radius % pitch - pitch / 2) - width / 2
+
+
+def _spokes(rng, y, x, width, pitch):
+    """A star whose spokes start from a disc, where they have that width and pitch, and are three times as wide in the frame's farthest corner."""
+    radius, angle = _polar(rng, y, x)
+    disc = radius.max() / 3
+    turn = 2 * np.pi / round(2 * np.pi * disc / pitch)
+    off = np.abs(angle % turn - turn / 2)
+    return np.minimum(radius * (off - turn * width / pitch / 2), radius - disc)
+
+
+def _labyrinth(rng, y, x, width, pitch):
+    """Winding lines without a direction."""
+    noise = fractal_noise(rng, y.shape, 0.0, smallest=0.85 * pitch, largest=1.2 * pitch)
+    steepness = np.hypot(*gradient(noise))
+    return (np.quantile(noise, 1 - width / pitch) - noise) / np.maximum(steepness, 0.3 * steepness.mean())
+
+
+CURVES = {"rings": _rings, "spokes": _spokes, "labyrinth": _labyrinth}
+
+
+def draw_curves(seed, shape: tuple[int, int] = (512, 512), pixel_size: float = 20.0) -> Layout:
+    """A layout of one of `CURVES`, which no training draws, its widths, pitches and roughness those of `draw_layout`; what a network makes of it is what it
+    takes for granted. None of its lines is listed. Arguments and errors as in `draw_layout`.
+    """
+    _checked(shape, pixel_size)
+    rng = np.random.default_rng(seed)
+    kind = str(rng.choice(list(CURVES)))
+    width = float(log_uniform(rng, *WIDTHS)) / pixel_size
+    pitch = width * rng.uniform(*PITCHES)
+    distance = np.float32(CURVES[kind](rng, *np.indices(shape, dtype=np.float32), width, pitch))
+    parameters = {"kind": kind, "line_width": width * pixel_size, "pitch": pitch * pixel_size} | _roughen(rng, distance, pixel_size)
+    return Layout(coverage(distance), float(pixel_size), np.empty((0, 5)), parameters)

@@ -6,6 +6,7 @@ features resolved, 145 nm solid-immersion limit); the other limits are chosen to
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -222,13 +223,16 @@ def image_by_superlens(layout: Layout, seed, misalignment: float = 0.0) -> tuple
 # --- Pairs ---
 
 
-def simulate_pair(seed, shape: tuple[int, int] = (512, 512), pixel_size: float = 20.0, misalignment: float = 0.0) -> ChipPair:
+def simulate_pair(
+    seed, shape: tuple[int, int] = (512, 512), pixel_size: float = 20.0, misalignment: float = 0.0, draw: Callable[..., Layout] = draw_layout
+) -> ChipPair:
     """A chip in both microscopes; a function of its arguments alone. seed: int or sequence of ints; pixel_size in nm; misalignment in pixels.
 
+    draw: what draws the layout, `layouts.draw_layout` or `draw_curves`; what both microscopes draw does not depend on it.
     The layout and the SEM pictures do not depend on the misalignment. ValueErrors as in `draw_layout` and `image_by_superlens`.
     """
     chip, electrons, light = np.random.SeedSequence(seed).spawn(3)
-    layout = draw_layout(chip, shape, pixel_size)
+    layout = draw(chip, shape, pixel_size)
     optical, displacement, seen = image_by_superlens(layout, light, misalignment)
     rng = np.random.default_rng(electrons)
     clean, drawn = _clean_sem(layout, rng)

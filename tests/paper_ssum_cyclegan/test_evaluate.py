@@ -12,7 +12,7 @@ from common import paper
 from common.__main__ import main
 from paper_ssum_cyclegan import Config, evaluate
 from paper_ssum_cyclegan.ablation import ablation
-from paper_ssum_cyclegan.disturbances import DISTURBANCES
+from paper_ssum_cyclegan.disturbances import DISTURBANCES, disturbance_items
 from paper_ssum_cyclegan.evaluate import (
     NETWORK,
     OPTICAL,
@@ -22,7 +22,6 @@ from paper_ssum_cyclegan.evaluate import (
     chip_rows,
     contrast_items,
     convert,
-    disturbance_items,
     inverted_items,
     measure,
     median,
@@ -32,6 +31,7 @@ from paper_ssum_cyclegan.evaluate import (
     width_items,
     widths,
 )
+from paper_ssum_cyclegan.layouts import draw_curves
 from paper_ssum_cyclegan.metrology import summary
 from tests.helpers import publish_untrained
 
@@ -51,7 +51,9 @@ def knowing(cases):
 def test_chips_are_those_of_a_seed_and_stream(cases):
     again, tuning = (simulated(CONFIG, stream, 0, 1) for stream in ("test", "tuning"))
     np.testing.assert_array_equal(cases[0].optical, again[0].optical)
-    assert not np.array_equal(cases[0].sem, tuning[0].sem) and cases[0].optical.shape == (512, 512)
+    other = simulated(CONFIG, "test", 0, 2, draw_curves)
+    assert [case.dark_metal for case in other] == [case.dark_metal for case in cases] and not len(other[0].lines)  # other layouts, the same microscopes
+    assert not np.array_equal(cases[0].sem, tuning[0].sem) and not np.array_equal(cases[0].sem, other[0].sem) and cases[0].optical.shape == (512, 512)
 
 
 def test_scores_of_one_that_knows_and_of_one_that_does_nothing(cases):
@@ -133,7 +135,9 @@ def test_tuning_and_test_chips_differ(monkeypatch, tmp_path):
     tuned = []
     monkeypatch.setattr(evaluate, "simulated", spy)
     monkeypatch.setattr(evaluate.Filters, "tuned", classmethod(lambda cls, cases: tuned.append(cases) or cls((1.0, 0.1), (1.0, 0.0), (1.0, 0.1))))
-    evaluate.evaluate_ssum_cyclegan(tmp_path / "out", str(publish_untrained(paper("ssum_cyclegan"), CONFIG, tmp_path / "weights")), chips=1, disturbed=0)
+    evaluate.evaluate_ssum_cyclegan(
+        tmp_path / "out", str(publish_untrained(paper("ssum_cyclegan"), CONFIG, tmp_path / "weights")), chips=1, disturbed=0, curves=0
+    )
     assert set(seen) == {"tuning", "test"} and tuned == [seen["tuning"]]
 
 
@@ -175,15 +179,19 @@ def test_disturbances(name):
         assert not np.array_equal(sem, optical)
     else:
         np.testing.assert_array_equal(sem, optical)
+    if name == "shift of 2 px":
+        np.testing.assert_array_equal(seen[2:, 2:], optical[:-2, :-2])
     if name.startswith("noise"):
         assert np.std(seen - optical) == pytest.approx(float(name.split("/")[0].split()[-1]) / 255, rel=0.05)
 
 
 def test_what_disturbs_a_converter_that_does_nothing(cases):
-    items, rows = disturbance_items(cases[:1], lambda image: image, 0)
+    pair = [(cases[0].optical, cases[0].sem)]
+    items, rows = disturbance_items(pair, lambda image: image, 0)
     fall = {name: items[f"disturbed, {name}: change of PSNR, aligned and fitted"]["value"] for name in DISTURBANCES}
     assert len(rows) == len(DISTURBANCES) and fall["noise of 20/255"] < fall["noise of 5/255"] < 0
-    same, _ = disturbance_items(cases[:1], lambda image: np.zeros_like(image) + 0.5, 0)
+    assert abs(fall["shift of 5 px"]) < 0.3  # which aligning undoes, but for the margin
+    same, _ = disturbance_items(pair, lambda image: np.zeros_like(image) + 0.5, 0)
     assert all(abs(entry["value"]) < 2 for name, entry in same.items() if "rotation" not in name)  # nothing to lose
 
 
@@ -198,7 +206,7 @@ def test_command(tmp_path, capsys):
     for name, image in (("optical", optical), ("sem", sem)):
         (tmp_path / "pairs").mkdir(exist_ok=True)
         tifffile.imwrite(tmp_path / "pairs" / f"a_{name}.tif", image)
-    flags = ["--weights", str(weights), "--data", str(tmp_path / "pairs"), "--chips", "1", "--tuning-chips", "1", "--disturbed", "1"]
+    flags = ["--weights", str(weights), "--data", str(tmp_path / "pairs"), "--chips", "1", "--tuning-chips", "1", "--disturbed", "1", "--curves", "1"]
     assert main(["evaluate", "ssum_cyclegan", "--out", str(tmp_path / "out"), *flags]) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {
         "results.json",
@@ -206,10 +214,12 @@ def test_command(tmp_path, capsys):
         "scores.csv",
         "disturbances.csv",
         "examples.png",
+        "curves.png",
         "losses.png",
     }
     document = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert {"R: PSNR gain over the optical image", "cycle error of optical images"} <= set(document["items"])
+    same = "PSNR gain over the optical image"
+    assert {same, f"R: {same}", f"curves: {same}", "cycle error of optical images"} <= set(document["items"])
     assert "line width, median error" in document["notes"]["without a number"]  # an untrained network shows no line
     assert main(["evaluate", "ssum_cyclegan", "--out", str(tmp_path / "none"), *flags[:2], "--chips", "0"]) == 2
     assert "at least 1" in capsys.readouterr().err and not (tmp_path / "none").exists()

@@ -1,5 +1,7 @@
 """Simulated chips against the truth that they carry: areas, fitted edges, resampled views, moments of the noise."""
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from scipy.ndimage import map_coordinates
 from scipy.optimize import curve_fit
 from scipy.special import erf
 
-from paper_ssum_cyclegan.layouts import KINDS, Layout, draw_layout, paint
+from paper_ssum_cyclegan.layouts import CURVES, KINDS, Layout, draw_curves, draw_layout, paint
 from paper_ssum_cyclegan.simulator import displacement_field, image_by_superlens, look, sem_view, signed_distance, simulate_pair
 
 NO_LINES = np.zeros((0, 5))
@@ -99,6 +101,33 @@ def test_roughness_has_the_drawn_deviation_and_moves_no_edge(layouts):
             piece = mask[round(along) - 18 : round(along) + 19, int(place) : int(place + width / 40 + 2.3)]
             ratios.append(np.mean((piece.sum(1) + int(place) - 0.5 - place - width / 40) ** 2) * 400 / layout.parameters["edge_roughness"] ** 2)
     assert len(ratios) > 200 and np.mean(ratios) ** 0.5 == pytest.approx(1, abs=0.12)
+
+
+def test_curves_have_the_drawn_width_and_share():
+    """Lines of one width have twice its reciprocal in outline for each unit of area, however they run."""
+    drawn = [draw_curves((4, k)) for k in range(60)]
+    assert {layout.parameters["kind"] for layout in drawn} == set(CURVES) and not any(len(layout.lines) for layout in drawn)
+    np.testing.assert_array_equal(drawn[0].mask, draw_curves((4, 0)).mask)
+    found = {kind: [] for kind in CURVES}
+    for layout in drawn:
+        drawn_width, pitch = (layout.parameters[name] / 20 for name in ("line_width", "pitch"))
+        outline = np.hypot(*np.gradient(layout.mask)).sum()
+        found[layout.parameters["kind"]].append((2 * layout.mask.sum() / outline / drawn_width, layout.mask.mean() * pitch / drawn_width))
+    for kind, width, share in (("rings", 0.04, 0.01), ("labyrinth", 0.15, 0.01)):
+        assert np.all(np.abs(np.mean(found[kind], axis=0) - 1) < (width, share))
+
+
+def test_spokes_have_their_width_at_the_disc():
+    centred = SimpleNamespace(uniform=lambda low, high: high / 2)
+    y, x = np.indices((512, 512), dtype=np.float32)
+    distance = CURVES["spokes"](centred, y, x, 6.0, 15.0)
+    disc = 256 * 2**0.5 / 3
+    angles = np.linspace(0, 2 * np.pi, 20_000)
+    for radius in (disc + 2, 250.0):
+        circle = map_coordinates(distance, [256 + radius * np.sin(angles), 256 + radius * np.cos(angles)], order=1) < 0
+        assert np.count_nonzero(np.diff(circle.astype(int)) == 1) == round(2 * np.pi * disc / 15)
+        assert circle.mean() == pytest.approx(6 / 15, abs=0.02)
+    assert np.all(distance[np.hypot(y - 256, x - 256) < disc - 1] < 0)
 
 
 def test_painting_is_exact():
@@ -286,6 +315,13 @@ def test_pairs_are_functions_of_the_arguments():
     assert first.parameters["optical"]["fwhm"] == again.parameters["optical"]["fwhm"] != other.parameters["optical"]["fwhm"]
 
 
+def test_microscopes_do_not_depend_on_the_layout():
+    one, other = simulate_pair((9, 1), (96, 128)), simulate_pair((9, 1), (96, 128), draw=draw_curves)
+    assert not np.array_equal(one.layout.mask, other.layout.mask)
+    for view, name in (("optical", "contrast"), ("optical", "fwhm"), ("optical", "electrons"), ("sem", "metal"), ("sem", "probe")):
+        assert one.parameters[view][name] == other.parameters[view][name]
+
+
 def test_pictures_fill_their_range():
     for seed in range(6):
         pair = simulate_pair(seed, (160, 160), misalignment=2.0)
@@ -320,6 +356,9 @@ def test_other_pixel_sizes_show_the_same_widths(pixel_size):
 def test_bad_arguments_are_refused(arguments, reason):
     with pytest.raises(ValueError, match=reason):
         simulate_pair(0, **{"shape": (64, 64)} | arguments)
+    if "misalignment" not in arguments:
+        with pytest.raises(ValueError, match=reason):
+            draw_curves(0, **{"shape": (64, 64)} | arguments)
 
 
 def test_contact_sheet(tmp_path):
