@@ -35,6 +35,7 @@ class Config:
     # discriminators
     discriminator_base: int = 64  # (P)
     literal_strides: bool = False  # all of "the first four layers" at stride 2 (P): sees 94 pixels, while the paper says 70
+    conditional: bool = False  # they see what was converted beside what it became, as in pix2pix (Isola et al. 2017)
     # losses
     adversarial: Literal["log", "least_squares"] = "log"  # eq. 1 (P)
     adversarial_weight: float = 1.0  # of both generators (P); 0, with cycle_weight 0, leaves the losses on pairs alone, to see what the others add
@@ -45,7 +46,7 @@ class Config:
     lowres_l1_weight: float = 0.0  # L1 between means of 4 x 4 pixels; ours
     registration_weight: float = 0.0  # L1 behind a learned registration (RegGAN, 20 there); ours
     smoothness_weight: float = 10.0  # of its flow (RegGAN)
-    pool: int = 50  # former outputs that the discriminators are shown again (CG)
+    pool: int = 50  # former outputs that the discriminators are shown again (CG); 0 for none
     # optimisation; nothing of it is in the text
     steps: int = 35_200  # 200 epochs of 704 pairs (CG: epochs)
     constant_steps: int = 17_600  # at the full rate (CG: 100 epochs)
@@ -62,9 +63,9 @@ class Config:
     validation_pairs: int = 16
 
     def __post_init__(self):
-        counts = ("pairs", "width", "trunk", "discriminator_base", "pool", "steps", "constant_steps", "falling_steps", "batch")
+        counts = ("pairs", "width", "trunk", "discriminator_base", "steps", "constant_steps", "falling_steps", "batch")
         require(self, (*counts, "checkpoint_every", "validate_every", "validation_pairs"), "at least 1", lambda value: value >= 1)
-        require(self, ("blocks", "shift"), "at least 0", lambda value: value >= 0)
+        require(self, ("blocks", "shift", "pool"), "at least 0", lambda value: value >= 0)
         require(self, ("pixel_size", "learning_rate"), "a positive number", lambda value: 0 < value < math.inf)
         terms = ("adversarial", "cycle", "identity", "shift_l1", "lowres_l1", "registration", "smoothness")
         weights = (*(f"{term}_weight" for term in terms), "misalignment")
@@ -76,8 +77,10 @@ class Config:
         require(self, ("scales",), "positive numbers", lambda value: min(value) > 0)
         if self.network == "unet" and self.side & (self.side - 1):
             raise ValueError(f"the U-Net takes patches whose side is a power of 2, got side {self.side}")
-        if not self.paired and (self.shift_l1_weight or self.lowres_l1_weight or self.registration_weight):
-            raise ValueError("losses on pairs need pairs: with --no-paired give --shift-l1-weight 0 --lowres-l1-weight 0 --registration-weight 0")
+        if not self.paired and (self.shift_l1_weight or self.lowres_l1_weight or self.registration_weight or self.conditional):
+            raise ValueError(
+                "losses on pairs need pairs: with --no-paired give --shift-l1-weight 0 --lowres-l1-weight 0 --registration-weight 0 --no-conditional"
+            )
         if self.shift >= self.side // 2:
             raise ValueError(f"shift must be less than half the side of a patch, got {self.shift} and {self.side}")
 

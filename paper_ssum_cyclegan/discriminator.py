@@ -27,8 +27,11 @@ def receptive_field(config: Config) -> int:
 
 
 def build_discriminator(config: Config, name: str = "ssum_discriminator") -> keras.Model:
-    """(batch, height, width, 1) float32 in [-1, 1] -> logits (batch, rows, columns, 1) float32, 30 x 30 of 256 x 256, each of one patch."""
-    image = x = keras.Input((None, None, 1), name="image")
+    """(batch, height, width, 1) float32 in [-1, 1] -> logits (batch, rows, columns, 1) float32, 30 x 30 of 256 x 256, each of one patch.
+
+    If `config.conditional` the images have two channels: what was converted, and what it became.
+    """
+    image = x = keras.Input((None, None, 1 + config.conditional), name="image")
     *hidden, last = strides(config)
     for k, stride in enumerate(hidden, 1):
         x = layers.ZeroPadding2D(1, name=f"pad{k}")(x)

@@ -47,8 +47,8 @@ class SSUMCycleGAN(Trainer):
         for name, player in self.players.items():
             solvers[name] = guarded(keras.optimizers.Adam(falling_rate(config), config.beta_1), config.precision)
             solvers[name].build(player.trainable_variables)
-        shape = (config.pool, config.side, config.side, 1)
-        state = {f"pool_{domain}": tf.Variable(tf.zeros(shape), trainable=False) for domain in "YX"}
+        shape = (config.pool, config.side, config.side, 1 + config.conditional)
+        state = {f"pool_{domain}": tf.Variable(tf.zeros(shape), trainable=False) for domain in "YX" if config.pool}
         # Dropout draws from a state of its own, which a resumed run must find where it was.
         droppers = [layer for name in "GF" for layer in networks[name].layers if isinstance(layer, keras.layers.Dropout)]
         state |= {f"dropout_{k}": layer.seed_generator.state.value for k, layer in enumerate(droppers)}
@@ -64,11 +64,11 @@ class SSUMCycleGAN(Trainer):
             fake_y, fake_x = net["G"](x, training=True), net["F"](y, training=True)
             kept = [(v, tf.identity(v)) for name in "GF" for v in net[name].non_trainable_variables if "float" in v.dtype]
             back_x, back_y = net["F"](fake_y, training=True), net["G"](fake_x, training=True)
-            made.update(Y=fake_y, X=fake_x)
+            made.update(Y=self.judged(x, fake_y), X=self.judged(y, fake_x))
             # Discriminators only judge here: their variables are not the optimizer's.
             terms = {
-                "G_adv": (losses.adversarial(net["D_Y"](fake_y, training=True), config.adversarial), config.adversarial_weight),
-                "F_adv": (losses.adversarial(net["D_X"](fake_x, training=True), config.adversarial), config.adversarial_weight),
+                "G_adv": (losses.adversarial(net["D_Y"](made["Y"], training=True), config.adversarial), config.adversarial_weight),
+                "F_adv": (losses.adversarial(net["D_X"](made["X"], training=True), config.adversarial), config.adversarial_weight),
                 "cycle_x": (losses.l1(back_x, x), config.cycle_weight),
                 "cycle_y": (losses.l1(back_y, y), config.cycle_weight),
             }
@@ -82,7 +82,7 @@ class SSUMCycleGAN(Trainer):
 
         def judgement():
             found = {}
-            for domain, real in (("Y", y), ("X", x)):
+            for domain, real in (("Y", self.judged(x, y)), ("X", self.judged(y, x))):
                 judge = net[f"D_{domain}"]
                 found[f"D_{domain}"] = losses.discriminator(judge(real, training=True), judge(shown[domain], training=True), config.adversarial)
             return found["D_Y"] + found["D_X"], found
@@ -91,6 +91,10 @@ class SSUMCycleGAN(Trainer):
         update_average(net["final"], net["G"], config.ema_decay)
         self.state["steps"].assign_add(1)
         return logs
+
+    def judged(self, converted, image):
+        """What a discriminator is shown of an image of its domain, real or made: the image alone, or what was converted, or would be, beside it."""
+        return ops.concatenate([converted, image], axis=-1) if self.config.conditional else image
 
     def options(self, x, y, fake_y) -> dict:
         """The terms that are not eq. 1 and 2, those whose weight is not 0."""
@@ -113,7 +117,10 @@ class SSUMCycleGAN(Trainer):
 
         The first `pool` outputs are kept and shown as they are; afterwards each is swapped, in half of all cases, with a random one of those kept.
         """
-        pool, size = self.state[f"pool_{domain}"], self.config.pool
+        size = self.config.pool
+        if not size:
+            return fakes
+        pool = self.state[f"pool_{domain}"]
         count = fakes.shape[0]
         draws = uniform(self.config.seed, f"pool {domain}", self.state["steps"], (count, 2))
         shown = []

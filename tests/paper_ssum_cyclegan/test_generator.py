@@ -129,7 +129,8 @@ def test_networks_for_comparison_equal_theirs():
 
 @pytest.mark.parametrize("literal", [False, True])
 def test_discriminators_equal_the_table(literal):
-    network, x = randomise(build_discriminator(replace(SLIM, literal_strides=literal))), images((2, 64, 48, 1))
+    config = replace(SLIM, literal_strides=literal, conditional=literal)  # two channels with the other strides, for both
+    network, x = randomise(build_discriminator(config)), images((2, 64, 48, 1 + literal))
     weights = [tuple(layer.get_weights()) for layer in network.layers if layer.weights]
     expected = oracle.discriminator(x, weights, rf94=literal)
     np.testing.assert_allclose(network(x), expected, atol=2e-4 * np.abs(expected).max())

@@ -69,6 +69,31 @@ def test_losses_of_a_step(kind):
     np.testing.assert_allclose(logs["loss"], sum(weights.get(name, 1) * value for name, value in expected.items()), rtol=2e-3)
 
 
+def test_a_step_of_pix2pix():
+    """Discriminators see what was converted beside what it became, this step's alone, and L1 weighs 100."""
+    config = replace(QUICK, dropout=0.0, norm="instance", conditional=True, pool=0, cycle_weight=0.0, shift_l1_weight=100.0, shift=0)
+    trainer, (x, y) = built(config), batch_of(1)
+    net = trainer.networks
+    fake_y, fake_x = net["G"](x).numpy(), net["F"](y).numpy()
+    beside = lambda a, b: np.concatenate([a, b], axis=-1)  # noqa: E731
+    D_Y, D_X = (lambda image, name=name: net[name](image).numpy() for name in ("D_Y", "D_X"))
+    expected = {
+        "G_adv": oracle.generator_log_loss(D_Y(beside(x, fake_y))),
+        "F_adv": oracle.generator_log_loss(D_X(beside(y, fake_x))),
+        "shift_L1": np.abs(fake_y - y).mean(),
+        "D_Y": oracle.discriminator_log_loss(D_Y(beside(x, y)), D_Y(beside(x, fake_y))),
+        "D_X": oracle.discriminator_log_loss(D_X(beside(y, x)), D_X(beside(y, fake_x))),
+    }
+    logs = stepped(trainer, (x, y))
+    for name, value in expected.items():
+        np.testing.assert_allclose(logs[name], value, rtol=2e-3, err_msg=name)
+    np.testing.assert_allclose(logs["loss"], expected["G_adv"] + expected["F_adv"] + 100 * expected["shift_L1"], rtol=2e-3)
+    assert not any(name.startswith("pool") for name in trainer.state)
+    kept = built(replace(config, pool=4))
+    stepped(kept, (x, y))
+    np.testing.assert_allclose(kept.state["pool_Y"][:2], beside(x, fake_y), atol=1e-5)
+
+
 def test_a_step_moves_every_network_and_the_average():
     trainer = built(replace(QUICK, **EVERYTHING))
     before = {name: network.get_weights() for name, network in trainer.networks.items()}
