@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import cv2
 import numpy as np
-
-from common.data import example_rng
-from common.evaluation import item
-from common.metrics import bootstrap_interval
-
-from .data import unit
-from .measures import scores
 
 # (optical, SEM, both (height, width) float32 in [0, 1], generator) -> (disturbed optical, SEM of the same place)
 Disturbance = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
@@ -55,19 +48,3 @@ DISTURBANCES: dict[str, Disturbance] = {
     **{f"rotation of {degrees} degrees": partial(rotation, degrees=degrees) for degrees in (2, 5)},
     **{f"shift of {pixels} px": partial(shift, pixels=pixels) for pixels in (2, 5)},
 }
-
-
-def disturbance_items(pairs: Sequence[tuple[np.ndarray, np.ndarray]], restore: Callable, seed: int) -> tuple[dict, list[dict]]:
-    """How much PSNR and EPI, aligned and fitted, fall where optical images of pairs (optical, SEM) are disturbed; items, and a table of both scores."""
-    plain = [scores(sem, restore(optical)) for optical, sem in pairs]
-    items, rows = {}, []
-    for name, disturb in DISTURBANCES.items():
-        seen = []
-        for k, (optical, sem) in enumerate(pairs):
-            disturbed, moved = disturb(optical, sem, example_rng(seed, k, name))
-            seen.append(scores(moved, restore(unit(disturbed))))
-        falls = {score: np.array([now[score] - before[score] for now, before in zip(seen, plain, strict=True)]) for score in ("psnr_aligned", "epi_aligned")}
-        rows.append({"disturbance": name} | {score: round(float(values.mean()), 4) for score, values in falls.items()})
-        values = falls["psnr_aligned"]
-        items[f"disturbed, {name}: change of PSNR, aligned and fitted"] = item(float(values.mean()), "dB", 0.0, None, len(values), bootstrap_interval(values))
-    return items, rows

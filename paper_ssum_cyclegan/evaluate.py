@@ -27,7 +27,7 @@ from . import figures
 from .baselines import tune, wiener
 from .config import Config
 from .data import FolderPairs, unit
-from .disturbances import disturbance_items
+from .experiments import disturbance_items, tile_items
 from .layouts import draw_curves, draw_layout
 from .measures import affine_fit, aligned, difference_maps, edge_ratio, invented, psnr, scores
 from .metrology import summary, width_errors
@@ -74,7 +74,7 @@ def evaluate_ssum_cyclegan(
         data: a folder of registered pairs to measure on as well, such as `test` of what `paper_ssum_cyclegan.preprocess` wrote.
         chips: simulated chips of 512 x 512 pixels.
         tuning_chips: others, on which the linear filter is tuned and the offsets of line widths are found.
-        disturbed: chips whose optical images are disturbed in all ways; 0 leaves that out.
+        disturbed: chips whose optical images are disturbed in all ways; 0 leaves that and tiles out.
         curves: chips whose layouts are of kinds that no training draws, each in the same two microscopes as the chip of its number; 0 leaves that out.
         ensemble: measure the mean of the conversions of each image's eight mirror images, as `empapers restore --ensemble` makes it.
     """
@@ -96,6 +96,7 @@ def evaluate_ssum_cyclegan(
     if disturbed:
         more, table = disturbance_items([(case.optical, case.sem) for case in cases[:disturbed]], restore, seed)
         items |= more
+        items |= tile_items(once.network, config, seed, min(disturbed, 3))
         write_table(out / "disturbances.csv", table)
     if curves:
         others = simulated(config, "test", seed, curves, draw_curves)
@@ -137,6 +138,7 @@ class Restorer:
     """image (height, width) float32 in [0, 1] -> its conversion, the same; one pass, mirrored up to what the network takes."""
 
     def __init__(self, network):
+        self.network = network
         self.run = tf.function(partial(network, training=False), reduce_retracing=True)
 
     @classmethod

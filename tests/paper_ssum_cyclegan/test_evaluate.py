@@ -12,7 +12,7 @@ from common import paper
 from common.__main__ import main
 from paper_ssum_cyclegan import Config, evaluate
 from paper_ssum_cyclegan.ablation import ablation
-from paper_ssum_cyclegan.disturbances import DISTURBANCES, disturbance_items
+from paper_ssum_cyclegan.disturbances import DISTURBANCES
 from paper_ssum_cyclegan.evaluate import (
     NETWORK,
     OPTICAL,
@@ -31,6 +31,8 @@ from paper_ssum_cyclegan.evaluate import (
     width_items,
     widths,
 )
+from paper_ssum_cyclegan.experiments import disturbance_items, tile_items
+from paper_ssum_cyclegan.generator import build_generator
 from paper_ssum_cyclegan.layouts import draw_curves
 from paper_ssum_cyclegan.metrology import summary
 from tests.helpers import publish_untrained
@@ -193,6 +195,18 @@ def test_what_disturbs_a_converter_that_does_nothing(cases):
     assert abs(fall["shift of 5 px"]) < 0.3  # which aligning undoes, but for the margin
     same, _ = disturbance_items(pair, lambda image: np.zeros_like(image) + 0.5, 0)
     assert all(abs(entry["value"]) < 2 for name, entry in same.items() if "rotation" not in name)  # nothing to lose
+
+
+def test_tiles_equal_the_whole_but_for_instance_normalisation():
+    name, found = "tiles against the whole: ", {}
+    for norm in ("batch", "instance"):
+        config = replace(CONFIG, norm=norm)
+        network = build_generator(config)
+        for v in network.trainable_variables:
+            v.assign(v + 0.2 * np.random.default_rng(1).standard_normal(v.shape))
+        found[norm] = {number: entry["value"] for number, entry in tile_items(network, config, 0, count=1, side=320).items()}
+    assert found["batch"][name + "largest difference"] < 1e-4 and abs(found["batch"][name + "change of PSNR, fitted"]) < 1e-4
+    assert found["instance"][name + "largest difference"] > found["instance"][name + "mean difference"] > 1e-3
 
 
 # --- The command ---
