@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,7 +27,7 @@ USAGE = """usage: empapers COMMAND ...
   restore PAPER IN... --out DIR         restore micrographs, calibration kept
   export PAPER --format F --out PATH    SavedModel or ONNX, raw intensities in and out
 
-empapers COMMAND --help, or empapers train PAPER --help, say more."""
+empapers COMMAND PAPER --help says more."""
 
 
 class UsageError(ValueError):
@@ -86,6 +87,9 @@ def with_config(function, config):
         elif name == "strategy":
             told = tyro.conf.arg(help="one device, all GPUs of this machine, or the workers that the environment variable TF_CONFIG names.")
             parameter = parameter.replace(name="devices", annotation=Annotated[Devices, told], default="one", kind=parameter.KEYWORD_ONLY)
+        elif name == "resume":
+            told = tyro.conf.arg(help="go on with the run in --out from its last checkpoint, or start where there is none.")
+            parameter = parameter.replace(annotation=Annotated[bool, told], kind=parameter.KEYWORD_ONLY)
         else:
             parameter = parameter.replace(kind=parameter.KEYWORD_ONLY)
         parameters.append(parameter)
@@ -153,9 +157,10 @@ def restore_command(arguments: list[str]) -> None:
         ensemble: bool = False,
         trust: bool = False,
         keep_bar: bool = False,
+        as_float: bool = False,
         precision: str = "float32",
     ) -> None:
-        """Restore micrographs (files, or folders of them) into a folder: TIFF with calibration, PNG for PNG and JPEG input.
+        """Restore micrographs (files, or folders of them) into a folder: TIFF with calibration, PNG for PNG and JPEG input without.
 
         Args:
             files: micrographs, or folders of micrographs.
@@ -170,8 +175,11 @@ def restore_command(arguments: list[str]) -> None:
             ensemble: average over the mirror images that the acquisition knows; a little better, at twice the work (ssum_cyclegan: eight times).
             trust: also write NAME_trust.tif, float32 in the image's units: how much each pixel is to be doubted.
             keep_bar: restore the data bar too, which is left out otherwise where the file says that it has one.
+            as_float: take integers as float32: results keep fractions, and 8-bit images get the black and white of their own grey values.
             precision: float32, mixed_bfloat16, mixed_float16 or auto.
         """
+        import numpy as np
+
         from .data import image_files
         from .micrograph import load_micrograph, save_micrograph
         from .restoring import find_weights, restore
@@ -181,17 +189,21 @@ def restore_command(arguments: list[str]) -> None:
         _, card = find_weights(chosen, weights)
         chosen.scaled(step, config_from_dict(type(chosen.presets["paper"]), card["config"]), force)  # a wrong step is said once, not for every file
         inputs = [f for path in files for f in (image_files(path) if path.is_dir() else [path])]
-        targets = [out / f"{path.stem}_{chosen.name}{'.png' if path.suffix.lower() in ('.png', '.jpg', '.jpeg') else '.tif'}" for path in inputs]
-        twins = sorted({str(t) for t in targets if targets.count(t) > 1})
-        if twins:
-            raise UsageError(f"several inputs would be written to {', '.join(twins)}; restore them into different folders")
+        names = result_names(inputs, chosen.name if frame is None else f"f{frame}_{chosen.name}")
+        check_out(out, files, inputs, [more for name in names for more in (name, f"{name}_trust")])
         failures = []
-        for path, target in zip(inputs, targets, strict=True):
+        for path, name in zip(inputs, names, strict=True):
             try:
                 micrograph = load_micrograph(path, frame=frame, keep_bar=keep_bar)
+                if as_float:
+                    micrograph = micrograph.replace(data=micrograph.data.astype(np.float32))
                 options = {"weights": weights, "step": step, "force": force, "tile": tile, "exact": exact, "strength": strength, "ensemble": ensemble}
                 restored = restore(micrograph, chosen, **options, precision=precision, return_trust=trust, progress=True)
                 restored, doubt = restored if trust else (restored, None)
+                if frame is not None:
+                    restored.metadata["restored"]["frame"] = frame
+                png = path.suffix.lower() in (".png", ".jpg", ".jpeg") and restored.pixel_size is None and not as_float
+                target = out / f"{name}{'.png' if png else '.tif'}"
                 out.mkdir(parents=True, exist_ok=True)
                 save_micrograph(target, restored)
                 if doubt is not None:
@@ -207,6 +219,28 @@ def restore_command(arguments: list[str]) -> None:
             raise failures[0] if len(inputs) == 1 else ValueError(f"{len(failures)} of {len(inputs)} files could not be restored")
 
     parse(restore_files, rest, f"empapers restore {chosen.name}")
+
+
+def result_names(inputs: list[Path], suffix: str) -> list[str]:
+    """STEM_suffix for every input; the extension as well where two inputs differ by nothing else. UsageError where two still have one name."""
+    counts = Counter(path.stem for path in inputs)
+    names = [f"{path.stem if counts[path.stem] == 1 else path.name.replace('.', '_')}_{suffix}" for path in inputs]
+    twins = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twins:
+        raise UsageError(f"several inputs would be written to {', '.join(twins)}; restore them into different folders")
+    return names
+
+
+def check_out(out: Path, named: tuple[Path, ...], inputs: list[Path], results: list[str]) -> None:
+    """UsageError, before anything is done, where results could not be written, or would stand among the inputs; results: their names without extension."""
+    existing = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise UsageError(f"cannot write into {out}: {existing} is {'read-only' if existing.is_dir() else 'no folder'}; choose another --out")
+    if any(path.is_dir() and path.resolve() == out.resolve() for path in named):
+        raise UsageError(f"{out} is a folder of inputs: results there would be restored themselves the next time; choose another --out")
+    lost = [path for path in inputs if path.resolve().parent == out.resolve() and path.stem in results]
+    if lost:
+        raise UsageError(f"{lost[0]} is an input, and a result would replace it; choose another --out")
 
 
 def export_command(arguments: list[str]) -> None:
@@ -259,7 +293,7 @@ def first_line(error: BaseException) -> str:
     """What an error says, without the names of graph nodes that TensorFlow puts first."""
     unsaid = "out of memory; close other programs or take a smaller image" if isinstance(error, MemoryError) else type(error).__name__
     lines = [re.sub(r"^\{\{.*?\}\} ?", "", line) for line in (str(error) or unsaid).splitlines()]
-    return next((line for line in lines if line.strip() and line != "Graph execution error:"), unsaid)
+    return next((line for line in lines if line.strip() and line not in ("Graph execution error:", "in user code:")), unsaid)
 
 
 def guarded(action, *arguments) -> int:

@@ -79,7 +79,7 @@ def load_micrograph(path: str | os.PathLike, frame: int | None = None, *, keep_b
             first, known_from = raw.bar
             raw.metadata["data_bar"] = {"rows": [first, len(data)], "known_from": known_from} | ({"kept": True} if keep_bar else {})
             if not keep_bar:
-                raw.notes.append(f"rows {first}:{len(data)} are a data bar ({known_from}) and were left out, keep_bar=True keeps them")
+                raw.notes.append(f"rows {first}:{len(data)} are a data bar ({known_from}) and were left out, keep_bar=True (--keep-bar) keeps them")
                 data = data[:first]
         micrograph = Micrograph(_own(data), pixel_size, raw.metadata, str(path))
     except Refusal as error:

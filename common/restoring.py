@@ -24,6 +24,7 @@ from .trust import PROBE, Probe, doubt, group, probe
 
 TILE = 1024  # restored pixels; overlaps then cost a third
 HALO = 64  # restored pixels; beyond it a restoration changes by less than a grey level of 8 bit
+FEW_LEVELS = 64  # between black and white: results of integers so coarse lose by being rounded
 SHOWS = ("restored intensities", "trust map: how much each restored intensity is to be doubted, in the same units; a ranking, no error bar")
 
 
@@ -109,7 +110,8 @@ def restore_array(
     """Restore (height, width) real intensities with a given network; returns an array `paper.scale` times as large.
 
     dtype: of the file's pixels, which may say what black and white are. result_dtype: of the result, integers are rounded and clipped.
-    Pixels that are not finite become the median. tile: side of a tile in input pixels, None for 1024 restored pixels or more; must exceed twice the halo.
+    Pixels that are not finite become the median, and the trust map has the range of all others there.
+    tile: side of a tile in input pixels, None for 1024 restored pixels or more; must exceed twice the halo.
     exact: a halo as wide as the network sees, so that tiles equal the whole image to rounding (ValueError where no finite halo exists).
     strength: share of the network in the result, the rest is the paper's classical method. ensemble: the mean over the image and its mirror images, as far as
     the acquisition knows them (`paper.symmetries`), each restored and mirrored back: geometric self-ensemble, Timofte et al. (2016), at as many times the work.
@@ -163,9 +165,9 @@ class _Restorer:
         self.image, self.paper, self.strength, self.halo = image, paper, strength, halo
         values = image.astype(np.float32, copy=False)
         finite = np.isfinite(values)
-        self.filling = np.float32(0)
+        self.filling, self.unknown = np.float32(0), None  # unknown: the doubt where the image holds no number, all that there is
         if not finite.all():
-            self.filling = np.median(values[finite])
+            self.filling, self.unknown = np.median(values[finite]), np.ptp(values[finite])
             values = np.where(finite, values, self.filling)
         self.state = np.asarray(paper.statistics(values[None, ..., None], dtype))
         self.noise = estimate_noise(values) if strength < 1 else 0.0
@@ -205,7 +207,15 @@ class _Restorer:
         def restore_tile(rows: slice, columns: slice) -> np.ndarray:
             part = self.part(rows, columns)
             restored = self.restored(part)
-            return np.stack([restored, doubt(part, restored, rows, columns, self.once, look, self.paper)] if look else [restored])
+            if look is None:
+                return restored[None]
+            map_ = doubt(part, restored, rows, columns, self.once, look, self.paper)
+            if self.unknown is not None:
+                missing = ~np.isfinite(self.image[rows, columns])
+                for axis in (0, 1):
+                    missing = np.repeat(missing, self.paper.scale, axis)
+                map_[: len(missing), : missing.shape[1]][missing] = self.unknown
+            return np.stack([restored, map_])
 
         with tqdm(desc=label, unit="tile", disable=label is None or max(self.shape) <= tile, leave=False) as bar:
 
@@ -272,7 +282,8 @@ def restore(
     """Restore one image with a paper's network.
 
     image: (height, width) of any real dtype, or a Micrograph. An array gives an array, a Micrograph gives a Micrograph whose pixel size is divided by
-    the scale; both in the input's units and dtype (integers are rounded and clipped). NaN and infinite pixels become the median, with a warning.
+    the scale; both in the input's units and dtype (integers are rounded and clipped, with a warning where they span few levels). NaN and infinite pixels
+    become the median, with a warning.
     paper: name or Paper. weights: a shipped name, a .weights.h5 file or a run folder. tile, exact: see `restore_array`. step: pixels per scan point, for
     papers whose scale is the user's to choose; force: also one that the network was not trained for. strength: from 0 (the paper's classical method) to 1
     (the network). ensemble: average over mirror images, see `restore_array`. precision: "float32", "mixed_bfloat16", ... progress: show a bar.
@@ -307,6 +318,8 @@ def restore(
             raise ValueError("the image holds no finite pixel, so there is nothing to restore")
         if broken:
             warnings.warn(f"{broken} pixels are not finite; they were replaced by the median before restoring", stacklevel=2)
+    elif 0 < (steps := int(np.ptp(np.quantile(image[:: 1 + image.shape[0] // 1024, :: 1 + image.shape[1] // 1024], (0.001, 0.999))))) < FEW_LEVELS:
+        warnings.warn(f"the grey values span {steps + 1} levels only, and so will those of the result: give floats (--as-float)", stacklevel=2)
     network, config = load_network(paper, weights, precision)
     paper = paper.scaled(step, config, force)
     options = {"tile": tile, "exact": exact, "strength": strength, "ensemble": ensemble, "return_trust": return_trust, "progress": progress}

@@ -278,7 +278,7 @@ def train_dlss(config: Config, out: Path, resume: bool = False, data: Path | Non
     data: a folder of micrographs, or an HDF5 file of crops as `python -m paper_dlss.pack` writes it; simulated specimens when it is not given.
     Validation is on up to three crops of each scan step, against the crop blurred 5 x 5, beside bilinear interpolation of the same samples.
     """
-    if strategy and strategy.num_replicas_in_sync > 1:
+    if strategy:
         raise ValueError("DLSS-STEM trains on one device, for its replay buffer and clipping see one example after the other; use --devices one")
     examples, description = Examples(config, open_source(config, data)), describe_data(config, data)
     Run.open(out, "dlss", config, resume, description)  # refuses what it must before specimens are drawn

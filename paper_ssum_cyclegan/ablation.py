@@ -9,6 +9,7 @@ import numpy as np
 
 from common.evaluation import write_table
 
+from .cases import simulated
 from .config import Config
 from .measures import scores
 
@@ -34,7 +35,7 @@ def ablation(
         chips: simulated chips to measure on.
         seed: of trainings and chips.
     """
-    from .evaluate import Restorer, simulated
+    from .evaluate import Restorer
     from .train import train_ssum_cyclegan
 
     if steps < 2 or chips < 1:
@@ -43,7 +44,7 @@ def ablation(
     for count in blocks:
         for rate in dropout:
             config = replace(Config.tiny(), blocks=count, dropout=rate, pairs=32, batch=2, learning_rate=4e-4, shift_l1_weight=pair_weight, shift=0, seed=seed,
-                             steps=steps, constant_steps=steps - steps // 2, falling_steps=steps // 2, checkpoint_every=steps,
+                             steps=steps, constant_steps=steps - steps // 2, falling_steps=steps // 2, checkpoint_every=max(1, steps // 4),
                              validate_every=steps)  # fmt: skip
             run = out / f"blocks{count}_dropout{rate:g}"
             train_ssum_cyclegan(config, run, resume=run.exists())  # which refuses other settings, and does nothing where all steps are done

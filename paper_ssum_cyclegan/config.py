@@ -75,6 +75,10 @@ class Config:
         require(self, ("side",), "at least 32 and a multiple of 4", lambda value: value % 4 == 0 and value >= 32)
         require(self, ("rotations", "scales"), "at least one", bool)
         require(self, ("scales",), "positive numbers", lambda value: min(value) > 0)
+        if self.steps > self.constant_steps + self.falling_steps:
+            raise ValueError(
+                f"the learning rate is 0 after constant_steps {self.constant_steps} and falling_steps {self.falling_steps}, got steps {self.steps}; raise them"
+            )
         if self.network == "unet" and self.side & (self.side - 1):
             raise ValueError(f"the U-Net takes patches whose side is a power of 2, got side {self.side}")
         if not self.paired and (self.shift_l1_weight or self.lowres_l1_weight or self.registration_weight or self.conditional):

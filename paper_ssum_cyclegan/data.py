@@ -21,6 +21,7 @@ POINT_SPREADS = (1.7, 2.4, 3.1)  # pixels, standard deviations: 80 to 145 nm acr
 DEVIATION = 0.25  # of a chip's picture, over its range
 LEAST_NOISE = 0.8  # over that deviation: less makes halos around every line; with the widest point spread what simulated chips choose (`baselines.tune`)
 SUFFIXES = ("_optical", "_sem")  # of the two files of a pair
+SCALE = {"black": 0, "white": 65535}  # in the metadata of pairs whose grey scale is that of the whole mosaic; others get one of their own
 
 Pair = tuple[np.ndarray, np.ndarray]  # optical and SEM, (height, width) float32 in [0, 1]
 
@@ -32,6 +33,14 @@ def unit(image: np.ndarray) -> np.ndarray:
     """Any image as float32 in [0, 1], black and white as `common.data.intensity_range` has them."""
     image = np.asarray(image, np.float32)
     return np.clip(to_unit_range(image, np.asarray(intensity_range(image[None, ..., None]))[0, 0]), 0, 1)
+
+
+def _grey(micrograph: Micrograph) -> np.ndarray:
+    """A file of a pair as float32 in [0, 1]: between the black and white that it names, as those of `preprocess` do, or its own."""
+    black, white = (micrograph.metadata.get(name) for name in SCALE)
+    if black is None or white is None:
+        return unit(micrograph.data)
+    return np.clip((np.float32(micrograph.data) - black) / (white - black), 0, 1)
 
 
 class _Pairs(Sequence):
@@ -50,7 +59,7 @@ class _Pairs(Sequence):
         return tuple(image.astype(np.float32) / 65535 for image in self._kept(k))
 
     def _stored(self, k: int) -> Pair:
-        return tuple(np.round(unit(image) * 65535).astype(np.uint16) for image in self.make(k))
+        return tuple(np.round(image * 65535).astype(np.uint16) for image in self.make(k))
 
 
 class SimulatedPairs(_Pairs):
@@ -64,35 +73,38 @@ class SimulatedPairs(_Pairs):
         from .simulator import simulate_pair
 
         pair = simulate_pair((self.seed, k), SIMULATED, self.config.pixel_size, self.config.misalignment)
-        return pair.optical, pair.sem
+        return unit(pair.optical), unit(pair.sem)
 
 
 class FolderPairs(_Pairs):
-    """The pairs of a folder, of at least `side` pixels each way: NAME_optical and NAME_sem files of equal shape, as they are."""
+    """The pairs of a folder, of at least `side` pixels each way: NAME_optical and NAME_sem files of equal shape; no pixel is averaged."""
 
     def __init__(self, folder: Path, side: int):
         self.files, self.side = pair_files(folder), side
         super().__init__(len(self.files))
 
     def make(self, k: int) -> Pair:
-        images = [np.asarray(load_micrograph(path).data, np.float32) for path in self.files[k]]
-        name = self.files[k][0]
+        files = [load_micrograph(path) for path in self.files[k]]
+        images, name = [np.asarray(file.data, np.float32) for file in files], self.files[k][0]
         if images[0].shape != images[1].shape:
             raise ValueError(f"{name} has {images[0].shape} pixels, its SEM image {images[1].shape}; register them first, with paper_ssum_cyclegan.preprocess")
         if not all(np.isfinite(image).all() for image in images):
             raise ValueError(f"{name} or its SEM image has pixels that are not finite; take the pair out of the folder")
         if min(images[0].shape) < self.side:
             raise ValueError(f"{name} has {images[0].shape[0]} x {images[0].shape[1]} pixels; patches of {self.side} need more: give a smaller --side")
-        return tuple(images)
+        return tuple(_grey(file) for file in files)
 
 
 def pair_files(folder: Path) -> list[tuple[Path, Path]]:
-    """Files NAME_optical.* and NAME_sem.* of a folder, by name. ValueError for a file without its other half."""
+    """Files NAME_optical.* and NAME_sem.* of a folder, by name. ValueError for a file without its other half, or with two."""
     halves: dict[str, dict[str, Path]] = {}
     for path in image_files(folder):
         for suffix in SUFFIXES:
-            if path.stem.endswith(suffix):
-                halves.setdefault(path.stem.removesuffix(suffix), {})[suffix] = path
+            if path.stem.lower().endswith(suffix):
+                found = halves.setdefault(path.stem[: -len(suffix)], {})
+                if suffix in found:
+                    raise ValueError(f"{found[suffix]} and {path} are the same half of a pair; take one out of the folder")
+                found[suffix] = path
     alone = [name for name, found in halves.items() if len(found) < 2]
     if alone or not halves:
         raise ValueError(f"{folder} must hold pairs NAME_optical and NAME_sem; " + (f"{alone[0]} lacks one" if alone else "it holds none"))

@@ -17,7 +17,6 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from common.data import intensity_range, to_unit_range
 from common.evaluation import drop_undefined, item, paired_gain, write_results, write_table
 from common.metrics import bootstrap_interval, radial_spectrum_distance
 from common.papers import paper
@@ -25,13 +24,12 @@ from common.restoring import load_network, mirrored
 
 from . import figures
 from .baselines import tune, wiener
+from .cases import Case, recorded_cases, simulated
 from .config import Config
-from .data import FolderPairs, unit
 from .experiments import disturbance_items, tile_items
-from .layouts import draw_curves, draw_layout
+from .layouts import draw_curves
 from .measures import affine_fit, aligned, difference_maps, edge_ratio, invented, psnr, scores
 from .metrology import summary, width_errors
-from .simulator import simulate_pair
 
 CONVENTION = (
     "PSNR and SSIM: 8-bit display images, 2 border pixels left out; EPI: correlation of Laplacians; fit: after the best affine grey scale; aligned: "
@@ -40,18 +38,6 @@ CONVENTION = (
 NETWORK, OPTICAL, WIENER, SEM = "network", "optical", "Wiener", "sem"
 VIEWS = {"": "", "_fit": ", fitted", "_aligned": ", aligned and fitted", "_ecc": ", aligned to a fraction of a pixel and fitted"}
 CANDIDATES = [(0.0, 0.1), *product((1.0, 1.5, 2.0, 2.5, 3.0), (0.05, 0.1, 0.2, 0.4))]  # of the filter for widths: sigma, noise
-SIDE = 512  # pixels of simulated chips
-
-
-@dataclass(frozen=True, eq=False)
-class Case:
-    """One place: optical image and SEM image, (height, width) float32 in [0, 1], the true lines, and whether metal is dark optically, where that is known."""
-
-    optical: np.ndarray
-    sem: np.ndarray
-    lines: np.ndarray
-    pixel_size: float
-    dark_metal: bool = False
 
 
 def evaluate_ssum_cyclegan(
@@ -82,7 +68,7 @@ def evaluate_ssum_cyclegan(
         raise ValueError(f"chips and tuning_chips must be at least 1, disturbed and curves 0 or more, got {chips}, {tuning_chips}, {disturbed}, {curves}")
     once, config = Restorer.load(weights)
     restore = mirrored(once, paper("ssum_cyclegan")) if ensemble else once
-    recorded = FolderPairs(data, 64) if data is not None else []
+    recorded = recorded_cases(data) if data is not None else []
     out.mkdir(parents=True, exist_ok=True)
     tuning, cases = simulated(config, "tuning", seed, tuning_chips), simulated(config, "test", seed, chips)
     filters = Filters.tuned(tuning)
@@ -105,8 +91,7 @@ def evaluate_ssum_cyclegan(
         items |= {f"curves: {name}": value for name, value in simulated_items(others, found, restore).items()}
         rows += table_rows("curves", found)
         figures.draw_examples(out / "curves.png", [(*each.values(), case.sem) for each, case in zip(images[:8], others[:8], strict=True)])
-    if len(recorded):
-        recorded = [Case(optical, sem, np.empty((0, 5)), np.nan) for optical, sem in recorded]
+    if recorded:
         found = measure(recorded, convert(recorded, methods))
         items |= score_items("R: ", found, published=1.64)
         rows += table_rows("recorded", found)
@@ -117,7 +102,8 @@ def evaluate_ssum_cyclegan(
     if reverse is not None:
         errors = [float(np.abs(reverse(images[NETWORK]) - images[OPTICAL]).mean()) for images in converted]
         items["cycle error of optical images"] = item(float(np.mean(errors)), "of the range", None, None, len(errors), bootstrap_interval(errors))
-        figures.draw_losses(out / "losses.png", Path(weights) / "metrics.csv")
+        if (log := Path(weights) / "metrics.csv").is_file():
+            figures.draw_losses(out / "losses.png", log)
     else:
         notes["not run"] = ["cycle error and losses: give --weights the run folder, which has the other generator and the log"]
     notes["without a number"] = drop_undefined(items)
@@ -194,19 +180,7 @@ class Filters:
         return wiener(image, *self.width_numbers)
 
 
-# --- Cases and scores ---
-
-
-def simulated(config: Config, stream: str, seed: int, count: int, draw: Callable = draw_layout) -> list[Case]:
-    """Chips that no training draws, without misalignment, and their SEM images without noise on the grey scale of the noisy ones: the truth must be true."""
-    cases = []
-    for k in range(count):
-        pair = simulate_pair((seed, k, *stream.encode()), (SIDE, SIDE), config.pixel_size, draw=draw)
-        range_ = np.asarray(intensity_range(pair.sem[None, ..., None]))[0, 0]
-        truth = np.clip(to_unit_range(pair.sem_clean, range_), 0, 1)
-        dark = pair.parameters["optical"]["contrast"] < 0
-        cases.append(Case(unit(pair.optical), truth, pair.layout.lines, pair.layout.pixel_size, dark))
-    return cases
+# --- Scores ---
 
 
 def convert(cases: Sequence[Case], methods: dict[str, Callable]) -> list[dict[str, np.ndarray]]:

@@ -35,7 +35,7 @@ def disturbance_items(pairs: Sequence[tuple[np.ndarray, np.ndarray]], restore: C
 
 
 def tile_items(network, config, seed: int, count: int, side: int = 2048) -> dict:
-    """Chips restored in four tiles, as large images are, against the whole at once: with instance normalisation every tile has a normalisation of its own."""
+    """Chips restored in nine overlapping tiles, as large images are, against the whole: with instance normalisation each has a normalisation of its own."""
     differences, falls = [], []
     for k in range(count):
         pair = simulate_pair((seed, k, *b"tiles"), (side, side), config.pixel_size)

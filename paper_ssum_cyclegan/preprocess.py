@@ -16,15 +16,17 @@ import numpy as np
 import tyro
 
 from common.data import image_files
-from common.micrograph import Micrograph, load_frames, load_micrograph, save_micrograph
+from common.micrograph import Micrograph, load_frames, save_micrograph
 
 from .correction import Correction, normalise
+from .data import SCALE
 from .focus import all_in_focus
-from .registration import Overlaid, agreement, landmark_affine, refine, register_automatically, resample, rotation, size_ratio
-from .stitching import Mosaic, stitch
+from .registration import LEAST_AGREEMENT, Overlaid, agreement, landmark_affine, refine, register_automatically, resample, rotation, size_ratio
+from .stitching import Mosaic, overlapping, stitch
 
 SPLITS = {"train": 0.8, "val": 0.1, "test": 0.1}
 PREVIEW = 2048  # px, longest side of overlay.png
+LARGEST_SIZE_ERROR = 0.1  # relative: landmarks that disagree more with the calibrations, or these, are mistaken
 
 
 def preprocess(
@@ -71,18 +73,25 @@ def preprocess(
         raise ValueError(f"crops of {side} px cannot be averaged over {reduction} x {reduction}; give a divisor of the side")
     if sem is None and (landmarks is not None or refinement or pixel_sem is not None):
         raise ValueError("landmarks, refinement and pixel_sem belong to an SEM image; give --sem")
-    if any((out / name).exists() for name in (*SPLITS, "preprocess.json")):
+    if any((out / name).exists() for name in SPLITS):
         raise ValueError(f"{out} holds pairs already; give another folder, or remove them")
     files, places = _frames(optical, positions)
     frames, sizes = [], []
     for file in files:
         frame, size = _read(file, z_stack)
-        frames.append(correction.of_frame(frame))
+        if frames and frame.shape != frames[0].shape:
+            raise ValueError(f"{file} has {frame.shape} pixels, {files[0]} {frames[0].shape}; all frames must have one shape")
+        try:
+            frames.append(correction.of_frame(frame))
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
         sizes.append(size)
-    optical_nm = _pixel_size(files[0], sizes, pixel_optical, "--pixel-optical")
+    if len(files) > 1 and not overlapping(places, frames[0].shape):
+        raise ValueError(f"by {positions} no two frames overlap; it must give places in pixels of the frames")
+    optical_nm = _pixel_size(files, sizes, pixel_optical, "--pixel-optical")
     if sem is not None:
         other, sem_size = _read(sem, False)
-        nm = optical_nm, _pixel_size(sem, [sem_size], pixel_sem, "--pixel-sem")
+        nm = optical_nm, _pixel_size([sem], [sem_size], pixel_sem, "--pixel-sem")
     points = _table(landmarks, ("optical_row", "optical_column", "sem_row", "sem_column"))[1] if landmarks else None
 
     mosaic = stitch(frames, places, search, equalise)
@@ -101,14 +110,18 @@ def preprocess(
     else:
         matrix, residuals = landmark_affine(points[:, :2], points[:, 2:])
         matrix = refine(image, other, matrix, where) if refinement else matrix
-    found = agreement(image, other, matrix, where)
+    found, size_error = agreement(image, other, matrix, where), size_ratio(matrix) * nm[1] / nm[0]
+    if abs(size_error - 1) > LARGEST_SIZE_ERROR:
+        raise ValueError(
+            f"by the landmarks an optical pixel has {size_error * nm[0]:.4g} nm, not {nm[0]:.4g}; correct them, --pixel-optical or --pixel-sem ({nm[1]:.4g} nm)"
+        )
     both = resample(image, other, matrix, *nm, where)
     pair = both.optical, normalise(both.sem, where=both.valid)
-    corners = crops(both.valid, side, stride)
     _write_png(out / "overlay.png", _overlay(*pair, both.valid))
-    _write_mosaic(out / "mosaic.tif", image, optical_nm, reduction * both.pixel_size)
-    for split, each in corners.items():
-        _write_pairs(out / split, pair, each, side, reduction, both.pixel_size)
+    mirrored = ", mirrored" if np.linalg.det(matrix[:, :2]) < 0 else ""
+    print(f"rotation {rotation(matrix):+.2f} deg{mirrored}, {size_ratio(matrix):.4f} SEM px on an optical one, edges correlate by {found:.2f}")
+    if found < LEAST_AGREEMENT:
+        print(f"that is little: look at {out / 'overlay.png'}, edges of both images should lie on each other; if not, correct the landmarks")
     numbers = {
         "optical": [str(file) for file in files],
         "sem": str(sem),
@@ -116,12 +129,16 @@ def preprocess(
         "correction": vars(correction),
         "stitching": _stitching(mosaic, places, search),
         "registration": _registration(matrix, residuals, nm, found, both),
-        "crops": {"side": side, "stride": stride, "reduction": reduction, "corners": corners},
-        "counts": {split: len(each) for split, each in corners.items()},
     }
-    (out / "preprocess.json").write_text(json.dumps(numbers, indent=1))
-    mirrored = ", mirrored" if numbers["registration"]["mirrored"] else ""
-    print(f"rotation {rotation(matrix):+.2f} deg{mirrored}, {size_ratio(matrix):.4f} SEM px on an optical one, edges correlate by {found:.2f}")
+    report = out / "preprocess.json"
+    report.write_text(json.dumps(numbers, indent=1))  # crops may be refused
+    corners = crops(both.valid, side, stride)
+    _write_mosaic(out / "mosaic.tif", image, optical_nm, reduction * both.pixel_size)
+    for split, each in corners.items():
+        _write_pairs(out / split, pair, each, side, reduction, both.pixel_size)
+    numbers["crops"] = {"side": side, "stride": stride, "reduction": reduction, "corners": corners}
+    numbers["counts"] = {split: len(each) for split, each in corners.items()}
+    report.write_text(json.dumps(numbers, indent=1))
     counts = ", ".join(f"{len(each)} {split}" for split, each in corners.items())
     print(f"{counts} pairs of {side // reduction} px, {reduction * both.pixel_size:.4g} nm/px -> {out}")
 
@@ -137,6 +154,9 @@ def _frames(optical: Path, positions: Path | None) -> tuple[list[Path], np.ndarr
         missing = [name for name in names if not (folder / name).is_file()]
         if missing or len(set(names)) < len(names):
             raise ValueError(f"{positions} names {missing[0] + f', which is not in {folder}' if missing else 'a file twice'}; correct it")
+        left = sorted({path.name for path in image_files(folder)} - set(names)) if optical.is_dir() else []
+        if left:
+            print(f"{len(left)} images of {folder} are left out, for {positions} does not name them: {', '.join(left[:3])}{', ...' if left[3:] else ''}")
         return [folder / name for name in names], places
     files = image_files(optical) if optical.is_dir() else [optical]
     if len(files) > 1:
@@ -146,30 +166,36 @@ def _frames(optical: Path, positions: Path | None) -> tuple[list[Path], np.ndarr
 
 def _table(path: Path, columns: tuple[str, ...], key: str | None = None) -> tuple[list[str], np.ndarray]:
     """The column `key` (or nothing) and the numbers (n, columns) of a CSV file with a header. ValueError for what is missing, or no number."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file, skipinitialspace=True))
     try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file, skipinitialspace=True))
         numbers = np.array([[float(row[column]) for column in columns] for row in rows])
         if not rows or not np.isfinite(numbers).all():
             raise ValueError
         return [row[key] for row in rows] if key else [], numbers
     except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{path} is not a CSV file with the columns {', '.join(filter(None, (key, *columns)))} and a number in each; correct it") from None
+        raise ValueError(
+            f"{path} is not a CSV file in UTF-8 with the columns {', '.join(filter(None, (key, *columns)))} and a number in each; correct it"
+        ) from None
 
 
 def _read(path: Path, stack: bool) -> tuple[np.ndarray, float | None]:
     """Image (height, width) float32, of a stack the sharp one, and nm per pixel or None."""
-    slices = load_frames(path) if stack else [load_micrograph(path)]
+    slices = load_frames(path)
+    if len(slices) > 1 and not stack:
+        raise ValueError(f"{path} holds {len(slices)} images; give --z-stack if they are focal planes, or one image a file")
     images = [np.float32(each.data) for each in slices]
+    if len({image.shape for image in images}) > 1:
+        raise ValueError(f"{path} has focal planes of several sizes, {sorted({image.shape for image in images})}; they must have one")
     if not all(np.isfinite(image).all() for image in images):
         raise ValueError(f"{path} has pixels that are not finite; replace them")
     return all_in_focus(np.stack(images))[0] if stack else images[0], slices[0].pixel_size
 
 
-def _pixel_size(path: Path, found: list[float | None], given: float | None, flag: str) -> float:
-    sizes = [given] if given is not None else list(found)
+def _pixel_size(files: list[Path], found: list[float | None], given: float | None, flag: str) -> float:
+    sizes = [given] if given is not None else found
     if None in sizes:
-        raise ValueError(f"{path} has no pixel size; give {flag} in nm")
+        raise ValueError(f"{files[sizes.index(None)]} has no pixel size; give {flag} in nm")
     if not min(sizes) > 0 or not max(sizes) <= 1.001 * min(sizes):
         raise ValueError(f"the pixel sizes {min(sizes):g} to {max(sizes):g} nm are not one positive number; give {flag} in nm")
     return float(sizes[0])
@@ -222,7 +248,7 @@ def _write_pairs(folder: Path, pair: tuple[np.ndarray, np.ndarray], corners: lis
     for number, (row, column) in enumerate(corners):
         for name, image in zip(("optical", "sem"), pair, strict=True):
             crop = image[row : row + side, column : column + side].reshape(side // reduction, reduction, -1, reduction).mean((1, 3))
-            save_micrograph(folder / f"{number:04d}_{name}.tif", Micrograph(_codes(crop), reduction * pixel_size, {"row": row, "column": column}))
+            save_micrograph(folder / f"{number:04d}_{name}.tif", Micrograph(_codes(crop), reduction * pixel_size, {"row": row, "column": column, **SCALE}))
 
 
 def _write_mosaic(path: Path, image: np.ndarray, pixel_size: float, wanted: float) -> None:

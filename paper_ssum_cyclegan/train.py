@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,8 +19,8 @@ from common.training import Run, Trainer, minimise, train, uniform, update_avera
 
 from . import losses
 from .config import Config
-from .data import Patches, describe_data, training_pairs
-from .discriminator import build_discriminator
+from .data import Pair, Patches, describe_data, training_pairs
+from .discriminator import build_discriminator, receptive_field
 from .flow import build_registration
 from .generator import build_generator
 from .measures import scores
@@ -167,29 +168,18 @@ def train_ssum_cyclegan(config: Config, out: Path, resume: bool = False, data: P
     superlens and by an SEM, when it is not given. Validation: mean gain in PSNR over the optical image in dB, as it is, and with both sides shifted to where
     they fit best and fitted in grey level; and the mean absolute cycle error of optical images.
     """
-    if strategy and strategy.num_replicas_in_sync > 1:
+    if strategy:
         raise ValueError("former outputs are kept in one pool, which devices cannot share; use --devices one")
     description = describe_data(config, data)
     Run.open(out, "ssum_cyclegan", config, resume, description)  # refuses what it must before chips are drawn
     pairs, held_out = training_pairs(config, data)
     patches = Patches(config, pairs)
-    side = config.side
+    field, side = receptive_field(config), config.side
+    print(f"discriminators judge patches of {field} x {field} pixels")
     shown = [tuple(image[:side, :side] for image in held_out[k]) for k in range(min(config.validation_pairs, len(held_out)))]
 
-    def output(network, image: np.ndarray) -> np.ndarray:
-        return (ops.convert_to_numpy(network(2 * image[None, ..., None] - 1, training=False))[0, ..., 0] + 1) / 2
-
-    def validate(trainer: SSUMCycleGAN) -> dict:
-        found = []
-        for optical, sem in shown:
-            restored = output(trainer.networks["final"], optical)
-            before, after = scores(sem, optical), scores(sem, restored)
-            cycle = float(np.abs(output(trainer.networks["F"], restored) - optical).mean())
-            found.append((after["psnr"] - before["psnr"], after["psnr_aligned"] - before["psnr_aligned"], cycle))
-        return dict(zip(("val_gain_db", "val_gain_db_aligned", "val_cycle_error"), np.mean(found, axis=0).tolist(), strict=True))
-
     def preview(trainer: SSUMCycleGAN) -> np.ndarray:
-        return np.vstack([np.hstack([optical, output(trainer.networks["final"], optical), sem]) for optical, sem in shown[:4]])
+        return np.vstack([np.hstack([optical, converted(trainer.networks["final"], optical), sem]) for optical, sem in shown[:4]])
 
     return train(
         "ssum_cyclegan",
@@ -199,11 +189,27 @@ def train_ssum_cyclegan(config: Config, out: Path, resume: bool = False, data: P
         out,
         resume=resume,
         data=description,
-        validate=validate,
+        validate=lambda trainer: validation(trainer.networks["final"], trainer.networks["F"], shown),
         preview=preview,
         best=("val_gain_db_aligned", max),
         strategy=strategy,
     )
+
+
+def converted(network, image: np.ndarray) -> np.ndarray:
+    """(height, width) float32 in [0, 1] -> the same."""
+    return (ops.convert_to_numpy(network(2 * image[None, ..., None] - 1, training=False))[0, ..., 0] + 1) / 2
+
+
+def validation(forward, backward, pairs: Sequence[Pair]) -> dict:
+    """Means over pairs: gain in PSNR over the optical image in dB, as it is, and aligned and fitted; cycle error of the optical image, of the range."""
+    found = []
+    for optical, sem in pairs:
+        restored = converted(forward, optical)
+        before, after = scores(sem, optical), scores(sem, restored)
+        cycle = float(np.abs(converted(backward, restored) - optical).mean())
+        found.append((after["psnr"] - before["psnr"], after["psnr_aligned"] - before["psnr_aligned"], cycle))
+    return dict(zip(("val_gain_db", "val_gain_db_aligned", "val_cycle_error"), np.mean(found, axis=0).tolist(), strict=True))
 
 
 def main(argv: list[str] | None = None) -> int:

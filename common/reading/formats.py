@@ -52,9 +52,9 @@ def pick(counts: list[int], frame: int | None, holds: list[str]) -> tuple[int, i
     if total == 0:
         raise Refusal(f"it holds no image ({listing(holds)}); give a file with a 2-D image")
     if frame is None and total > 1:
-        raise Refusal(f"it holds {total} images ({listing(holds)}); pass frame=0..{total - 1} to choose one")
+        raise Refusal(f"it holds {total} images ({listing(holds)}); pass frame=0..{total - 1} (--frame) to choose one")
     if frame is not None and not 0 <= frame < total:
-        raise NoSuchFrame(f"frame {frame} does not exist; pass frame=0..{total - 1}")
+        raise NoSuchFrame(f"frame {frame} does not exist; pass frame=0..{total - 1} (--frame)")
     group = next(group for group in range(len(counts)) if (frame or 0) < sum(counts[: group + 1]))
     return group, (frame or 0) - sum(counts[:group])
 

@@ -18,6 +18,7 @@ from .guards import Refusal, check_dm, check_heaps, check_mrc
 if TYPE_CHECKING:
     from ..micrograph import Micrograph
 
+LONGEST_METADATA = 1_000_000  # characters of JSON
 CHECKS = {"mrc": check_mrc, "ali": check_mrc, "dm3": check_dm, "dm4": check_dm}
 PLUGINS = ("Blockfile", "Bruker", "DigitalMicrograph", "EMD", "HSPY", "JEOL", "MRC", "MRCZ", "NeXus", "Phenom", "Semper", "TIA", "TVIPS")  # of microscopes
 MRC_NOT_SET = 0.1  # nm: programs that do not know the size write 1 A per pixel
@@ -43,14 +44,20 @@ def read_rosetta(path: Path, frame: int | None, extension: str | None = None) ->
     # An axis that runs backwards has a negative scale.
     scales = [abs(axis.get("scale") or 0) * (nm_per(axis.get("units")) or 0) for axis in (x, y)]
     axes = [{key: axis.get(key) for key in ("name", "scale", "units")} for axis in (y, x)]
-    own = signal.get("original_metadata", {}).get(METADATA_KEY)
-    raw = Raw(data, pair(*scales, 1.0), json.loads(own) if own else {**signal["metadata"], "axes": axes})
+    original = signal.get("original_metadata", {})
+    own = original.get(METADATA_KEY)
+    raw = Raw(data, pair(*scales, 1.0), json.loads(own) if own else {**signal["metadata"], "axes": axes, **instrument(original)})
     raw.notes += reciprocal(x.get("units"), y.get("units"))
     if plugin == "MRC" and raw.size and np.allclose(raw.size, MRC_NOT_SET, rtol=1e-6, atol=0):
         raw.size = None
         raw.notes.append("its header says 1 A per pixel, which MRC writers put where the size is not known: no pixel size")
     raw.data = to_grey(data, raw.notes)
     return raw
+
+
+def instrument(original: dict) -> dict:
+    """{"original_metadata": all that the instrument wrote}, or nothing where that is longer than LONGEST_METADATA."""
+    return {"original_metadata": original} if original and len(to_json(original)) <= LONGEST_METADATA else {}
 
 
 def microscope_plugins() -> list[dict]:

@@ -8,7 +8,7 @@ import pytest
 import tifffile
 
 from common import Micrograph, load_micrograph, paper, save_micrograph
-from common.__main__ import main
+from common.__main__ import first_line, main
 from paper_semnet import Config
 from tests.helpers import publish_untrained
 
@@ -46,7 +46,49 @@ def test_restore_files_and_folders(capsys, weights, tmp_path):
 def test_restore_a_frame_of_a_stack(capsys, weights, tmp_path):
     tifffile.imwrite(tmp_path / "s.tif", np.random.default_rng(0).integers(0, 255, (3, 20, 22)).astype(np.uint8), photometric="minisblack")
     assert "frame" in refused(capsys, "restore", "semnet", tmp_path / "s.tif", "--weights", weights, "--out", tmp_path / "o")
-    assert main(["restore", "semnet", str(tmp_path / "s.tif"), "--frame", "1", "--weights", weights, "--out", str(tmp_path / "o")]) == 0
+    for frame in "12":
+        assert main(["restore", "semnet", str(tmp_path / "s.tif"), "--frame", frame, "--weights", weights, "--out", str(tmp_path / "o")]) == 0
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["s_f1_semnet.tif", "s_f2_semnet.tif"]
+    assert load_micrograph(tmp_path / "o" / "s_f2_semnet.tif").metadata["restored"]["frame"] == 2
+
+
+def test_a_result_never_replaces_an_input_and_names_differ(capsys, weights, tmp_path):
+    for name in ("a.tif", "a.png", "b.tif", "b_semnet.tif", "b_semnet_trust.png"):
+        cv2.imwrite(str(tmp_path / name), np.random.default_rng(0).integers(0, 255, (20, 20)).astype(np.uint8))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    told = ["restore", "semnet", "--weights", weights]
+    assert "is a folder of inputs" in refused(capsys, *told, tmp_path, "--out", tmp_path)
+    for name in ("b_semnet.tif", "b_semnet_trust.png"):
+        assert f"{name} is an input" in refused(capsys, *told, tmp_path / "b.tif", tmp_path / name, "--out", tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert main([*told, str(tmp_path), "--out", str(tmp_path / "o")]) == 0
+    names = ["a_png_semnet.png", "a_tif_semnet.tif", "b_semnet.tif", "b_semnet_semnet.tif", "b_semnet_trust_semnet.png"]
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == names
+
+
+def test_where_nothing_can_be_written_is_said_first(capsys, weights, tmp_path, monkeypatch):
+    told = ["restore", "semnet", _png(tmp_path), "--weights", weights, "--out"]
+    assert "p.png is no folder" in refused(capsys, *told, tmp_path / "p.png" / "out")
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert "is read-only" in refused(capsys, *told, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["p.png"]
+
+
+def test_integers_of_few_levels_are_told_of_and_can_be_floats(capsys, weights, tmp_path):
+    counts = np.random.default_rng(0).poisson(3, (40, 40)).astype(np.uint8)
+    save_micrograph(tmp_path / "counts.tif", Micrograph(counts, 2.0))
+    told = ["restore", "semnet", str(tmp_path / "counts.tif"), "--weights", weights, "--out"]
+    assert main([*told, str(tmp_path / "o")]) == 0 and "give floats (--as-float)" in capsys.readouterr().err
+    assert main([*told, str(tmp_path / "f"), "--as-float"]) == 0 and not capsys.readouterr().err
+    found = load_micrograph(tmp_path / "f" / "counts_semnet.tif")
+    assert found.data.dtype == np.float32 and found.pixel_size == 1.0 and len(np.unique(found.data)) > 1000
+
+
+def test_a_calibrated_png_becomes_a_tiff(weights, tmp_path):
+    cv2.imwrite(str(tmp_path / "h.png"), np.random.default_rng(0).integers(0, 255, (20, 20)).astype(np.uint8))
+    (tmp_path / "h.txt").write_text("[SemImageFile]\nInstructName=S\nPixelSize=4.96\nDataSize=20x20\n")
+    assert main(["restore", "semnet", str(tmp_path / "h.png"), "--weights", weights, "--out", str(tmp_path / "o")]) == 0
+    assert load_micrograph(tmp_path / "o" / "h_semnet.tif").pixel_size == pytest.approx(2.48)
 
 
 def test_one_bad_file_does_not_stop_the_others(capsys, weights, tmp_path):
@@ -75,7 +117,7 @@ def test_one_bad_file_does_not_stop_the_others(capsys, weights, tmp_path):
         (["evaluate", "semnet", "--weights", "nowhere", "--out", "x"], "nowhere"),
         (["train", "semnet", "--preset", "tiny", "--validate-every", "0", "--out", "x"], "validate_every must be at least 1"),
         (["train", "semnet", "--preset", "tiny", "--sem", "no_folder", "--out", "x"], "no_folder is not a folder"),
-        (["restore", "semnet", "a/x.tif", "b/x.dm4", "--weights", "WEIGHTS", "--out", "x"], "several inputs would be written to"),
+        (["restore", "semnet", "a/x.tif", "b/x.tif", "--weights", "WEIGHTS", "--out", "x"], "several inputs would be written to"),
     ],
 )
 def test_bad_input_is_one_line(capsys, tmp_path, monkeypatch, weights, arguments, said):
@@ -107,3 +149,7 @@ def test_help_of_the_program_and_of_commands(capsys):
         main(["restore", "semnet", "--help"])
     assert stop.value.code == 0
     assert "--frame" in capsys.readouterr().out
+
+
+def test_what_a_graph_raises_is_the_line_that_says_why():
+    assert first_line(ValueError("in user code:\n\n    File train.py, line 3\n")) == "    File train.py, line 3"

@@ -156,7 +156,7 @@ def test_names_in_a_file_do_not_reach_the_terminal_as_they_are(tmp_path):
         for name in ("a\nb", "\x1b[31mred", "x" * 5000):
             file[name] = PICTURE
     message = load_refused(tmp_path / "a.h5")
-    assert message.isprintable() and len(message) < 1000 and message.endswith("pass frame=0..2 to choose one")
+    assert message.isprintable() and len(message) < 1000 and message.endswith("pass frame=0..2 (--frame) to choose one")
 
 
 def test_own_metadata_that_are_no_object(tmp_path):

@@ -44,6 +44,8 @@ def test_real_image(tmp_path, name, shape, dtype, pixel_size):
     loaded = load_micrograph(Path(REAL, "raw_formats", name))
     assert (loaded.data.shape, loaded.data.dtype, loaded.data.dtype.isnative) == (shape, dtype, True)
     assert loaded.pixel_size == (pixel_size and pytest.approx(pixel_size, rel=1e-3))
+    if name == "velox_haadf_image.emd":
+        assert loaded.metadata["original_metadata"]["Optics"]["AccelerationVoltage"] == "200000"
     for extension in (".tif", ".h5", ".hspy"):
         again = load_micrograph(save_micrograph(tmp_path / f"a{extension}", loaded))
         np.testing.assert_array_equal(again.data, loaded.data, strict=True)

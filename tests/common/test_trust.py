@@ -132,6 +132,16 @@ def test_kinds_units_and_calibration(weights):
     assert "trust map" in both[1].metadata["shows"]
 
 
+@pytest.mark.filterwarnings("ignore:.*not finite")
+def test_where_no_number_was_is_doubted_most(weights):
+    image = np.random.default_rng(0).normal(100, 20, (60, 70)).astype(np.float32)
+    image[20:30, 40:44] = np.nan
+    _, trust = restore(image, "semnet", weights=weights, return_trust=True)
+    missing = np.kron(np.isnan(image), np.ones((2, 2), bool))
+    np.testing.assert_allclose(trust[missing], np.nanmax(image) - np.nanmin(image), rtol=1e-6)
+    assert trust[~missing].max() < trust[missing].min()
+
+
 def test_strength_blends_with_the_classical_method(weights):
     image = np.random.default_rng(0).normal(1000, 30, (40, 50)).astype(np.float32)
     none, half, full = (restore(image, "semnet", weights=weights, strength=s) for s in (0.0, 0.5, 1.0))

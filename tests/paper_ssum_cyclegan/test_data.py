@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from common import load_micrograph, restore
+from common import load_micrograph, restore, save_micrograph
+from common.micrograph import Micrograph
 from paper_ssum_cyclegan import Config, data
 from paper_ssum_cyclegan.baselines import tune, wiener
 from tests.helpers import publish_untrained
@@ -108,6 +109,25 @@ def test_folders_of_pairs_are_taken_as_they_are(tmp_path):
         assert stored.shape == (64, 68) and np.abs(stored - np.clip((image - low) / (high - low), 0, 1)).max() < 0.02
     described = data.describe_data(CONFIG, tmp_path)["pairs"]
     assert described["images"] == 4 and described["pixel_size"] is None
+
+
+def test_the_grey_scale_that_a_file_names_is_kept(tmp_path):
+    """Or a bare crop of a mosaic would be stretched to black and white, its noise too, and the mosaic that is converted later would not."""
+    bare = np.random.default_rng(0).normal(20_000, 300, (80, 80)).astype(np.uint16)
+    for name in ("optical", "sem"):
+        save_micrograph(tmp_path / f"a_{name}.tif", Micrograph(bare, 40.0, data.SCALE))
+    for image in data.FolderPairs(tmp_path, 64)[0]:
+        assert np.abs(image - bare / 65535).max() < 1e-4
+
+
+def test_names_of_pairs(tmp_path):
+    for name in ("1_Optical.TIF", "1_SEM.tif"):
+        tifffile.imwrite(tmp_path / name, np.zeros((64, 64), np.uint8))
+    assert [tuple(path.name for path in pair) for pair in data.pair_files(tmp_path)] == [("1_Optical.TIF", "1_SEM.tif")]
+    tifffile.imwrite(tmp_path / "1_sem.png.tif", np.zeros((64, 64), np.uint8))  # no half of a pair
+    tifffile.imwrite(tmp_path / "1_sem.tiff", np.zeros((64, 64), np.uint8))
+    with pytest.raises(ValueError, match="same half"):
+        data.pair_files(tmp_path)
 
 
 def test_the_optical_image_comes_first():

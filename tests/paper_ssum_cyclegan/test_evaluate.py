@@ -12,6 +12,7 @@ from common import paper
 from common.__main__ import main
 from paper_ssum_cyclegan import Config, evaluate
 from paper_ssum_cyclegan.ablation import ablation
+from paper_ssum_cyclegan.cases import simulated
 from paper_ssum_cyclegan.disturbances import DISTURBANCES
 from paper_ssum_cyclegan.evaluate import (
     NETWORK,
@@ -27,7 +28,6 @@ from paper_ssum_cyclegan.evaluate import (
     median,
     median_ratio,
     score_items,
-    simulated,
     width_items,
     widths,
 )
@@ -235,6 +235,11 @@ def test_command(tmp_path, capsys):
     same = "PSNR gain over the optical image"
     assert {same, f"R: {same}", f"curves: {same}", "cycle error of optical images"} <= set(document["items"])
     assert "line width, median error" in document["notes"]["without a number"]  # an untrained network shows no line
+    tifffile.imwrite(tmp_path / "pairs" / "b_optical.tif", optical)
+    for image, message in ((sem[:100], "b_optical.tif has"), (np.zeros_like(sem), "b_sem.tif is blank")):  # said before anything is measured
+        tifffile.imwrite(tmp_path / "pairs" / "b_sem.tif", image)
+        assert main(["evaluate", "ssum_cyclegan", "--out", str(tmp_path / "none"), *flags]) == 2
+        assert message in capsys.readouterr().err and not (tmp_path / "none").exists()
     assert main(["evaluate", "ssum_cyclegan", "--out", str(tmp_path / "none"), *flags[:2], "--chips", "0"]) == 2
     assert "at least 1" in capsys.readouterr().err and not (tmp_path / "none").exists()
 

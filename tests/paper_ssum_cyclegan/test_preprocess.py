@@ -129,7 +129,25 @@ def test_landmarks_and_a_second_run(made, microscopes, monkeypatch, tmp_path, ca
     assert found["landmark_rms_nm"] == pytest.approx(2 * 20, rel=0.01)  # a saddle, which no affine map follows
     matrix = np.array(found["matrix"])
     np.testing.assert_allclose(corners @ matrix[:, :2].T + matrix[:, 2], places, atol=0.01)
-    assert "pairs of 96 px, 30 nm/px" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "pairs of 96 px, 30 nm/px" in said and "that is little" not in said
+    assert run(monkeypatch, *arguments(folder, tmp_path / "size"), "--landmarks", tmp_path / "landmarks.csv", "--pixel-optical", 90) == 2
+    assert "an optical pixel has 30 nm, not 90" in capsys.readouterr().err and not (tmp_path / "size" / "train").exists()
+    rows = (tmp_path / "landmarks.csv").read_text().splitlines()
+    moved = [",".join([*row.split(",")[:3], str(float(row.split(",")[3]) + 40)]) for row in rows[1:]]  # as if another corner had been picked
+    (tmp_path / "wrong.csv").write_text("\n".join([rows[0], *moved]))
+    assert run(monkeypatch, *arguments(folder, tmp_path / "wrong"), "--landmarks", tmp_path / "wrong.csv") == 0
+    assert "that is little: look at" in capsys.readouterr().out
+
+
+def test_frames_that_the_log_does_not_name_are_told_of(microscopes, monkeypatch, tmp_path, capsys):
+    folder, _ = microscopes
+    lines = (folder / "positions.csv").read_text().splitlines()
+    (tmp_path / "p.csv").write_text("\n".join(lines[:3]))
+    given = ["--optical", folder / "frames", "--positions", tmp_path / "p.csv", "--out", tmp_path / "out"]
+    assert run(monkeypatch, *given) == 0
+    said = capsys.readouterr().out
+    assert f"{len(lines) - 3} images of" in said and "f02.tif, f03.tif, f04.tif, ..." in said and "2 frames" in said
 
 
 def test_the_mosaic_and_the_pairs_are_reduced_alike(made, microscopes, monkeypatch, tmp_path, capsys):
@@ -199,7 +217,7 @@ def test_errors_are_one_line(microscopes, monkeypatch, tmp_path, capsys):
         return said[0]
 
     assert "too small for three regions of 512 px" in refused(*base[:6], "--out", tmp_path / "small")
-    assert not (tmp_path / "small" / "train").exists() and (tmp_path / "small" / "mosaic.png").exists()
+    assert sorted(path.name for path in (tmp_path / "small").iterdir()) == ["mosaic.png", "overlay.png", "preprocess.json"]
     assert "give --positions" in refused(*base[:4], "--out", tmp_path / "a")
     assert "search" in refused(*base, "--search", 0)
     assert "give --sem" in refused(*base[:2], *base[4:], "--landmarks", folder / "positions.csv")
@@ -207,8 +225,28 @@ def test_errors_are_one_line(microscopes, monkeypatch, tmp_path, capsys):
     assert "names ghost.tif, which is not in" in refused(*base[:5], tmp_path / "p.csv", *base[6:])
     (tmp_path / "p.csv").write_text("name,row,column\nf00.tif,0,x\n")
     assert "columns file, row, column" in refused(*base[:5], tmp_path / "p.csv", *base[6:])
+    (tmp_path / "p.csv").write_bytes("file,row,column\nf00.tif,0,0 \xb5m\n".encode("latin-1"))
+    assert "p.csv is not a CSV file in UTF-8" in refused(*base[:5], tmp_path / "p.csv", *base[6:])
+    (tmp_path / "p.csv").write_text("file,row,column\nf00.tif,0,0\nf01.tif,0,90000\n")
+    assert "no two frames overlap" in refused(*base[:5], tmp_path / "p.csv", *base[6:])
     save_micrograph(tmp_path / "bare.tif", Micrograph(np.ones((300, 300), np.float32)))
     assert "give --pixel-sem" in refused("--optical", folder / "frames" / "f00.tif", "--sem", tmp_path / "bare.tif", "--out", tmp_path / "a")
     assert "positive" in refused(*base, "--pixel-sem", -3)
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "p.csv").write_text("file,row,column\na.tif,0,0\nb.tif,0,90\n")
+    odd = ["--optical", tmp_path / "frames", "--positions", tmp_path / "p.csv", "--out", tmp_path / "odd"]
+    image = np.random.default_rng(0).random((128, 128)).astype(np.float32)
+    save_micrograph(tmp_path / "frames" / "a.tif", Micrograph(image, 30.0))
+    save_micrograph(tmp_path / "frames" / "b.tif", Micrograph(image))
+    assert "b.tif has no pixel size" in refused(*odd)
+    save_micrograph(tmp_path / "frames" / "b.tif", Micrograph(image[:99], 30.0))
+    assert "b.tif has (99, 128) pixels" in refused(*odd)
+    save_micrograph(tmp_path / "frames" / "b.tif", Micrograph(0 * image, 30.0))
+    assert "b.tif: the image's background is not positive" in refused(*odd, "--flat")
+    tifffile.imwrite(tmp_path / "frames" / "b.tif", np.stack([image, image]), photometric="minisblack")
+    assert "give --z-stack" in refused(*odd)
+    with tifffile.TiffWriter(tmp_path / "frames" / "b.tif") as file:
+        file.write(image), file.write(image[:99])
+    assert "focal planes of several sizes" in refused(*odd, "--z-stack")
     save_micrograph(tmp_path / "bare.tif", Micrograph(np.random.default_rng(0).normal(size=(500, 900)).astype(np.float32), 20.0))
     assert "not found" in refused(*base[:3], tmp_path / "bare.tif", *base[4:])

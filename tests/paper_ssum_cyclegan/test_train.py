@@ -11,7 +11,7 @@ import tensorflow as tf
 from common.__main__ import main
 from common.layers import dense_warp
 from paper_ssum_cyclegan import Config, losses
-from paper_ssum_cyclegan.train import SSUMCycleGAN, falling_rate, train_ssum_cyclegan
+from paper_ssum_cyclegan.train import SSUMCycleGAN, falling_rate, train_ssum_cyclegan, validation
 from tests.helpers import check_runs_equal, check_survives_kills, read_metrics
 from tests.paper_ssum_cyclegan import oracle
 
@@ -179,6 +179,12 @@ def test_rate_is_constant_then_falls():
     found = [float(rate(step)) for step in range(0, 35_200, 500)]
     np.testing.assert_allclose(found, [oracle.decayed_step(step, 176, 2e-4, 100, 100) for step in range(0, 35_200, 500)], atol=2e-8)
     assert type(rate).from_config(rate.get_config())(30_000) == rate(30_000)
+    for solver in built().solvers.values():  # constant for 4 updates, then 8 to 0
+        for update, share in ((0, 1), (4, 1), (8, 0.5), (12, 0)):
+            solver.iterations.assign(update)
+            assert float(solver.learning_rate) == pytest.approx(share * QUICK.learning_rate, abs=1e-9)
+    with pytest.raises(ValueError, match="learning rate is 0 after"):
+        replace(QUICK, steps=13)
 
 
 # --- Runs ---
@@ -206,6 +212,23 @@ def test_run_folder(reference):
     assert {f"{name}.weights.h5" for name in ("final", "G", "F", "D_Y", "D_X")} <= names
     row = read_metrics(reference)[-1]
     assert {"val_gain_db", "val_gain_db_aligned", "val_cycle_error", "G_adv", "F_adv", "cycle_x", "cycle_y", "D_Y", "D_X"} <= set(row)
+
+
+def test_validation_measures_the_conversion_against_the_optical_image():
+    rng = np.random.default_rng(0)
+    optical, sem = (rng.random((64, 64)).astype(np.float32) for _ in range(2))
+
+    def same(image, training):
+        return image
+
+    def knows(image, training):
+        return tf.constant(2 * sem[None, ..., None] - 1)
+
+    assert validation(same, same, [(optical, sem)]) == pytest.approx({"val_gain_db": 0, "val_gain_db_aligned": 0, "val_cycle_error": 0}, abs=1e-6)
+    found = validation(knows, same, [(optical, sem)])
+    assert found["val_gain_db"] > 30 and found["val_gain_db_aligned"] > 30
+    assert found["val_cycle_error"] == pytest.approx(np.abs(sem - optical).mean(), rel=1e-4)
+    assert validation(same, knows, [(optical, sem)])["val_cycle_error"] == pytest.approx(np.abs(sem - optical).mean(), rel=1e-4)
 
 
 def test_learns_from_pairs(tmp_path):
