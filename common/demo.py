@@ -53,7 +53,8 @@ def demo(out: Path = Path("demo"), input: Path | None = None, frame: int | None 
             sections.append(f"<h2>{name}</h2><p class=note>Skipped: {html.escape(str(error))}</p>")
     warning = (
         "A network invents plausible detail where the input holds none. Do not measure what only the restored image shows. "
-        "Strength 0 is the classical method that each paper's network can be blended with."
+        "Strength 0 is the classical method that each paper's network can be blended with. "
+        "Each heading names the images that its network was made for; of others it makes what they are not."
     )
     body = f"<h1>empapers demo</h1><p class=note>{warning}</p>{''.join(sections)}<p>{html.escape(CONVENTION)}.</p>"
     report = out / "report.html"
