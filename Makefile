@@ -10,7 +10,7 @@ demo: $(VENV)/installed
 	$(BIN)/empapers demo --out "$(OUT)" $(if $(INPUT),--input "$(INPUT)")
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.semnet --out results/benchmark

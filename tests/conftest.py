@@ -11,6 +11,11 @@ import pytest
 import common.training  # noqa: F401  (before TensorFlow begins to work: it makes runs repeat bit for bit)
 
 
+def pytest_collection_modifyitems(items):
+    """Lessons first: they are few and take longest, and where files are shared out the last one to begin is what everything waits for."""
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     keras.utils.set_random_seed(0)
