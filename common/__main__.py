@@ -27,7 +27,7 @@ USAGE = """usage: empapers COMMAND ...
   restore PAPER IN... --out DIR         restore micrographs, calibration kept
   export PAPER --format F --out PATH    SavedModel or ONNX, raw intensities in and out
 
-empapers COMMAND PAPER --help says more."""
+empapers COMMAND PAPER --help says more, and empapers demo --help."""
 
 
 class UsageError(ValueError):

@@ -13,6 +13,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from common.__main__ import run_tool
 from common.micrograph import Micrograph, load_micrograph, save_micrograph
 from common.specimens import simulate
+from paper_ssum_cyclegan.data import SCALE
 from paper_ssum_cyclegan.preprocess import crops, preprocess
 
 SIDE, GRID, STEP, RATIO = 128, (3, 6), 90, 1.5  # px of a frame; frames; px between them; SEM pixels on an optical one
@@ -104,6 +105,7 @@ def test_files_hold_calibrated_16_bit_pairs_that_do_not_overlap_between_splits(m
         for path in files:
             micrograph = load_micrograph(path)
             assert micrograph.data.dtype == np.uint16 and micrograph.data.shape == (96, 96) and micrograph.pixel_size == 30
+            assert {name: micrograph.metadata[name] for name in SCALE} == SCALE  # or training would give every crop a grey scale of its own
             boxes.setdefault(split, set()).add((micrograph.metadata["row"], micrograph.metadata["column"]))
         assert sorted(map(list, boxes[split])) == sorted(numbers["crops"]["corners"][split])
     for one, other in (("train", "val"), ("train", "test"), ("val", "test")):

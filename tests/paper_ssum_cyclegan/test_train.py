@@ -242,7 +242,7 @@ def test_learns_from_pairs(tmp_path):
 
 def test_one_device_and_the_command_line(tmp_path, capsys):
     with pytest.raises(ValueError, match="one pool"):
-        train_ssum_cyclegan(QUICK, tmp_path / "run", strategy=SimpleNamespace(num_replicas_in_sync=2))
+        train_ssum_cyclegan(QUICK, tmp_path / "run", strategy=SimpleNamespace(num_replicas_in_sync=1))
     assert main(["train", "ssum_cyclegan", "--preset", "tiny", "--side", "30", "--out", str(tmp_path / "run")]) == 2
     assert "multiple of 4" in capsys.readouterr().err
     assert main(["train", "ssum_cyclegan", "--preset", "tiny", "--data", str(tmp_path), "--out", str(tmp_path / "run")]) == 2
