@@ -375,7 +375,7 @@ def test_learns(tmp_path):
     assert (tmp_path / "run" / "predictor.weights.h5").is_file()
 
 
-def test_more_than_one_device_is_refused_in_one_line(tmp_path):
+def test_several_devices_are_refused_in_one_line_also_where_there_is_one(tmp_path):
     with pytest.raises(ValueError, match="trains on one device") as refused:
         train_dlss(QUICK, tmp_path / "run", strategy=SimpleNamespace(num_replicas_in_sync=1))
     assert "\n" not in str(refused.value) and not (tmp_path / "run").exists()
